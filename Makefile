@@ -1,0 +1,86 @@
+# One command each: demo, test, check, bench. The virtual environment and every tool are made on first use;
+# a target installs what it needs and no more. uv is used where it is present, else venv and pip.
+
+PY      ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+UV      := $(shell command -v uv 2>/dev/null)
+DEMO_ARGS ?=
+
+ifeq ($(UV),)
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+else
+PIP_INSTALL = uv pip install --quiet --python $(BIN)/python
+endif
+
+.PHONY: help demo test test-all test-docker check layers bench mutants sim-long gas artifacts clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(BIN)/python:
+ifeq ($(UV),)
+	$(PY) -m venv $(VENV)
+else
+	uv venv --quiet --allow-existing --python $(PY) $(VENV)
+endif
+
+$(VENV)/.lab: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -c constraints.txt -e '.[lab]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.lab
+
+node_modules/.ready: package.json package-lock.json
+	npm ci --silent --no-fund --no-audit --ignore-scripts
+	@touch $@
+
+demo: $(VENV)/.lab ## four nodes, a fleet, >= 24 real tasks, in one process; under a minute
+	$(BIN)/edgora demo $(DEMO_ARGS)
+
+test: $(VENV)/.dev node_modules/.ready ## every test that needs no container engine
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server >/dev/null; }; } \
+	  || echo "redis-server is not installed: the Redis tests will be skipped" >&2
+	$(BIN)/pytest -q -n 2 --dist loadfile -m 'not slow and not docker'
+
+test-all: $(VENV)/.dev node_modules/.ready ## the slow ones too
+	$(BIN)/pytest -q -n 2 --dist loadfile -m 'not docker'
+
+test-docker: $(VENV)/.dev node_modules/.ready ## the container tests: needs a running engine
+	$(BIN)/pytest -q -m docker tests/e2e
+
+check: $(VENV)/.dev node_modules/.ready layers ## lint, types, layers, committed artifacts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m edgora.contracts.build --check
+	$(BIN)/python -m edgora.compute.kernels check
+
+layers: $(VENV)/.dev
+	@rm -rf $(VENV)/layers && mkdir -p $(VENV)/layers/edgora
+	@ln -s $(CURDIR)/services/edgora/* $(CURDIR)/allocator/edgora/* $(CURDIR)/contracts/edgora/* $(CURDIR)/clients/edgora/* $(VENV)/layers/edgora/
+	PYTHONPATH=$(VENV)/layers $(BIN)/lint-imports --no-cache
+
+artifacts: $(VENV)/.dev node_modules/.ready ## rebuild contract artifacts and kernels
+	$(BIN)/python -m edgora.contracts.build
+	$(BIN)/python -m edgora.compute.kernels build
+
+bench: $(VENV)/.dev node_modules/.ready ## what trust costs: end to end beside the direct call
+	$(BIN)/edgora bench spine
+
+mutants: $(VENV)/.dev node_modules/.ready ## planted bugs: each must be caught
+	$(BIN)/python tests/sim/mutants.py
+	$(BIN)/python tests/unit/market/mutants.py
+	$(BIN)/python tests/chain/mutants.py
+
+sim-long: $(VENV)/.dev ## 1,000 seeded fault schedules of the ledger
+	$(BIN)/edgora sim --seeds 0..999 --json
+
+gas: $(VENV)/.dev node_modules/.ready ## gas per function, measured on anvil
+	$(BIN)/edgora gas
+
+clean: ## everything that make made
+	rm -rf $(VENV) node_modules dist run
