@@ -1,0 +1,908 @@
+"""REST resources under /v1: what a node answers and accepts (README.md 2, ledger.md 18).
+
+Frozen, slotted, keyword-only standard dataclasses: FastAPI builds validation and OpenAPI from them, msgspec decodes
+them in the SDK, so one definition serves both ends. Conventions of the JSON:
+
+- octets are lower-case 0x-hex strings, money (wei) is a decimal string, instants and durations are integer
+  milliseconds unless the name ends in _s; a task is named by its offer id, a server by its number.
+- request bodies refuse unknown fields and wrong types (no coercion); responses may grow fields, readers ignore them.
+- lists are pages: `items` and `cursor`; give the cursor back as `?cursor=`, null means that was all.
+- every error is a `Problem` (RFC 9457, application/problem+json); `code` is stable, `rule` is a ledger rule's name.
+
+    GET    /v1/info                       Info
+    GET    /v1/servers                    ServerList
+    GET    /v1/servers/{id}               Server
+    GET    /v1/accounts/{address}         Account
+    PUT    /v1/inputs/{digest}            InputUpload -> StoredInput (201; 200 if it was there)
+    POST   /v1/tasks                      TaskSubmission -> TaskAccepted (202); Idempotency-Key honoured
+    GET    /v1/tasks                      TaskPage; ?cursor&limit&ue&state&server&kernel (kernel = module digest)
+    GET    /v1/tasks/{id}                 Task
+    GET    /v1/tasks/{id}/why             Why
+    GET    /v1/tasks/{id}/events          text/event-stream of Event; Last-Event-ID resumes; ends with the task
+    GET    /v1/tasks/{id}/result          SealedResult
+    GET    /v1/tasks/{id}/proof           TaskProofs
+    POST   /v1/tasks/{id}/cancel          CancelOrder -> Task
+    PUT    /v1/modules/{digest}           application/wasm -> Module (201; 200 if it was there)
+    GET    /v1/modules/{digest}           application/wasm; HEAD too
+    POST   /v1/tx?wait=&timeout_ms=       TxOrder, or application/msgpack canonical SignedTx -> TxOutcome
+    POST   /v1/txs?wait=&timeout_ms=      TxOrders (<= 256), or msgpack array of SignedTx -> TxOutcomes
+    GET    /v1/tx/{hash}                  TxStatus
+    GET    /v1/tx/{hash}/proof            Proof (that the transaction is in a certified block)
+    GET    /v1/receipt/{hash}/proof       Proof (of the transaction's receipt)
+    GET    /v1/blocks                     BlockPage; ?cursor&limit, newest first
+    GET    /v1/blocks/{height}            Block
+    GET    /v1/headers                    HeaderList; ?from&to (<= 256)
+    GET    /v1/epochs/{epoch}             EpochInfo
+    GET    /v1/state/{key}                StateValue; ?read=local|certified|linear
+    GET    /v1/allocations                AllocationPage; newest first
+    GET    /v1/allocations/{round}        Allocation
+    GET    /v1/batches                    BatchPage; newest first
+    GET    /v1/batches/{id}               Batch
+    GET    /v1/evidence                   EvidenceList
+    GET    /v1/status                     Status
+    GET    /v1/events                     text/event-stream of Event; Last-Event-ID or ?after resumes
+    POST   /v1/dev/faucet                 FaucetOrder -> FaucetReceipt (development chains only)
+    GET    /healthz /readyz               Health; /metrics is Prometheus text, /openapi.json this contract
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+__all__ = [
+    "Account", "Advert", "Allocation", "AllocationPage", "Alternative", "Batch", "BatchPage", "Block", "BlockPage",
+    "BlockSummary", "CancelOrder", "Choice", "ConsensusParams", "EpochInfo", "Event", "EvidenceItem", "EvidenceList",
+    "FaucetOrder", "FaucetReceipt", "Header", "HeaderList", "Health", "Hex", "Hex20", "Hex32", "Hex65", "Info",
+    "InputUpload", "JweEnvelope", "JweRecipient", "JweRecipientHeader", "KeyDocument", "Lane", "LedgerLevel", "Limits",
+    "MarketParams", "Module", "OfferBody", "Pair", "Problem", "Proof", "Proposal", "ReasonBody", "Receipt",
+    "Reputation", "Result", "SealedResult", "Server", "ServerList", "StateValue", "Status", "StoredInput", "Task",
+    "TaskAccepted", "TaskPage", "TaskProofs", "TaskStateName", "TaskSubmission", "Tx", "TxOrder", "TxOrders",
+    "TxOutcome", "TxOutcomes", "TxStatus", "Voter", "Voucher", "VoucherBody", "WaitLevel", "Wei", "Why",
+]  # fmt: skip
+
+
+class Shape:
+    """A constraint that pydantic puts into its schema: same words as msgspec.Meta, without importing pydantic here."""
+
+    def __init__(self, **limits: object) -> None:
+        self.limits = limits
+
+    def __get_pydantic_core_schema__(self, source: object, handler: Any) -> dict[str, object]:
+        """Pydantic's hook: the plain type's schema, strict and with these limits."""
+        schema: dict[str, object] = dict(handler(source))
+        schema.update(self.limits, strict=True)
+        return schema
+
+
+def _hex(octets: int) -> str:
+    return f"^0x[0-9a-f]{{{2 * octets}}}$"
+
+
+_ANY = "^0x([0-9a-f]{2})*$"
+_WEI = "^(0|[1-9][0-9]{0,38})$"
+Hex = Annotated[str, msgspec.Meta(pattern=_ANY), Shape(pattern=_ANY)]
+Hex20 = Annotated[str, msgspec.Meta(pattern=_hex(20)), Shape(pattern=_hex(20))]
+Hex32 = Annotated[str, msgspec.Meta(pattern=_hex(32)), Shape(pattern=_hex(32))]
+Hex65 = Annotated[str, msgspec.Meta(pattern=_hex(65)), Shape(pattern=_hex(65))]
+Wei = Annotated[str, msgspec.Meta(pattern=_WEI), Shape(pattern=_WEI)]
+Text = Annotated[str, Shape(max_length=4096)]
+U8 = Annotated[int, msgspec.Meta(ge=0, le=2**8 - 1), Shape(ge=0, le=2**8 - 1)]
+U16 = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1), Shape(ge=0, le=2**16 - 1)]
+U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1), Shape(ge=0, le=2**32 - 1)]
+U40 = Annotated[int, msgspec.Meta(ge=0, le=2**40 - 1), Shape(ge=0, le=2**40 - 1)]
+U48 = Annotated[int, msgspec.Meta(ge=0, le=2**48 - 1), Shape(ge=0, le=2**48 - 1)]
+U64 = Annotated[int, msgspec.Meta(ge=0), Shape(ge=0, le=2**63 - 1)]
+"""Counters: 64 bits on the ledger, 63 in JSON, where more would not survive every reader."""
+B64 = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$"), Shape(pattern="^[A-Za-z0-9_-]*$")]
+"""base64url without padding, as JWE demands."""
+
+TaskStateName = Literal[
+    "OPEN", "ASSIGNED", "DONE", "FINAL", "CERTIFIED", "SETTLED", "EXPIRED", "CANCELLED", "LATE", "FAILED", "DISPUTED",
+    "UNPAYABLE", "REFUNDED",
+]  # fmt: skip
+LedgerLevel = Literal["UNKNOWN", "ADMITTED", "COMMITTED", "CERTIFIED"]
+WaitLevel = Literal["admitted", "committed", "certified"]
+
+_STRICT = {"extra": "forbid"}
+"""Requests refuse fields they do not know."""
+
+# ---- errors and values that many share -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """RFC 9457. detail says what was wrong, with which value; fix says what to do."""
+
+    type: str
+    """urn:edgora:problem:<code>"""
+    title: str
+    status: int
+    code: str
+    """One of wire.errors: bad_request, bad_encoding, bad_signature, too_large, not_found, conflict, too_many,
+    rule_refused, unavailable, unknown."""
+    detail: str
+    field: str | None = None
+    """Path of the input at fault, e.g. offer.fuel_limit or query.limit."""
+    fix: str | None = None
+    rule: str | None = None
+    """Name of the ledger's or the market's code when a receipt refused it."""
+    retry_after_s: int | None = None
+    tx_hash: Hex32 | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonBody:
+    """A reason as a value and as the sentence that every surface shows."""
+
+    code: str
+    subject: str
+    numbers: list[int]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JweRecipientHeader:
+    __pydantic_config__ = _STRICT
+    alg: Literal["RSA-OAEP-256"]
+    kid: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JweRecipient:
+    __pydantic_config__ = _STRICT
+    header: JweRecipientHeader
+    encrypted_key: B64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JweEnvelope:
+    """JWE General JSON serialisation (RFC 7516 7.2.1), A256GCM under RSA-OAEP-256 (README.md, Sealing)."""
+
+    __pydantic_config__ = _STRICT
+    protected: B64
+    aad: B64
+    iv: B64
+    ciphertext: B64
+    tag: B64
+    recipients: list[JweRecipient]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferBody:
+    """wire.market.Offer in JSON; same names, same order."""
+
+    __pydantic_config__ = _STRICT
+    ue: Hex20
+    nonce: U64
+    module_digest: Hex32
+    input_digest: Hex32
+    input_octets: U32
+    output_octets: U32
+    memory_pages: U16
+    fuel_limit: U48
+    price: U32
+    desired_ms: U32
+    deadline_ms: U48
+    result_key: Hex32
+    key_commit: Hex32
+    source: U16
+    flags: U8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoucherBody:
+    __pydantic_config__ = _STRICT
+    cap: Wei
+    valid_until_s: U40
+    signature: Hex65
+
+
+# ---- what the platform is --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarketParams:
+    """wire.market.MarketParams; audit_pay in wei."""
+
+    round_ms: int
+    proposal_ms: int
+    solve_ms: int
+    slack_ms: int
+    file_ms: int
+    batch_ms: int
+    floor_bps: int
+    prefer: str
+    credit0: int
+    probe: int
+    audit_bps: int
+    auditors: int
+    audit_max_ms: int
+    draw_ms: int
+    audit_pay: Wei
+    keep_ms: int
+    lambda_bps: int
+    margin_ms: int
+    exit_delay_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsensusParams:
+    """wire.genesis.ConsensusParams."""
+
+    window: int
+    block_txs: int
+    block_octets: int
+    block_gap_ms: int
+    first_tx_delay_ms: int
+    seal_delay_ms: int
+    timeout_ms: int
+    timeout_cap_ms: int
+    checkpoint_every: int
+    valid_blocks: int
+    clock_skew_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """market.md 8 and ledger.md 16, so that a client need not guess."""
+
+    fuel: int
+    desired_ms: int
+    input_octets: int
+    output_octets: int
+    memory_pages: int
+    module_octets: int
+    deadline_ms: int
+    tasks_per_ue: int
+    tx_octets: int
+    txs_per_request: int
+    requests_per_s: int
+    burst: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """What a client needs before its first offer. Compute deadlines from time_ms, not from your own clock."""
+
+    version: str
+    time_ms: int
+    """This node's clock now."""
+    height: int
+    header_time_ms: int
+    """Ledger time: header time of `height`."""
+    epoch: int
+    server: int
+    """Which server answers."""
+    consortium_id: int
+    genesis_id: Hex32
+    genesis: Hex
+    """The genesis document, canonical MessagePack; keccak of it is genesis_id."""
+    chain_id: int
+    market_address: Hex20
+    validators: list[Hex20]
+    quorum: int
+    chain_seen: bool
+    """Whether voucher tasks are admitted now (contracts.md 9)."""
+    development: bool
+    """Whether POST /v1/dev/faucet is there."""
+    params: MarketParams
+    consensus: ConsensusParams
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyDocument:
+    """A server's metadata document. document is its canonical form: keccak of it is the certified meta_hash."""
+
+    document: Hex
+    meta_hash: Hex32
+    signer: Hex20
+    rsa_spki: Hex
+    """RSA public key, SubjectPublicKeyInfo DER: seal inputs to it."""
+    link_key: Hex
+    public_url: str
+    """Where clients reach the server's REST."""
+    network_url: str
+    """Where it is reached inside the deployment's own network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advert:
+    speed: int
+    """fuel per second and slot"""
+    capacity: int
+    slots: int
+    ask: int
+    """gwei per Mfuel"""
+    uplink: int
+    """octets per second"""
+    forward: Wei
+    """wei per KiB forwarded"""
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reputation:
+    desired_ms: int
+    actual_ms: int
+    done: int
+    late: int
+    failed: int
+    disputed: int
+    score: float | None
+    """desired_ms / actual_ms; 1 is exactly as desired; null before the first task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    id: int
+    signer: Hex20
+    meta_hash: Hex32
+    live: bool
+    bonded: bool
+    """Registered on the contract and not unbonding."""
+    advert: Advert | None
+    credit: int
+    used: int
+    tasks: int
+    """Assigned to it now."""
+    earned: Wei
+    """By FINAL receipts that this node has seen; payment follows by batch."""
+    reputation: Reputation
+    keys: KeyDocument | None
+    """Null while this node has not obtained a document that fits meta_hash."""
+    position_m: list[float] | None
+    """Where it stands, x and y, as it says itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerList:
+    items: list[Server]
+    height: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    lane: int
+    next_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voucher:
+    cap: Wei
+    valid_until_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What the ledger knows of an address. known false: no deposit, lock or server, a stranger (UNKNOWN_SENDER)."""
+
+    address: Hex20
+    known: bool
+    balance: Wei
+    spent: Wei
+    reserved: Wei
+    free: Wei
+    """balance - reserved: the largest maximum price that a next voucher task may have."""
+    voucher: Voucher | None
+    exit_at_ms: int | None
+    """Null: no exit pending."""
+    unfinished: int
+    lanes: list[Lane]
+    height: int
+    time_ms: int
+
+
+# ---- a task ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputUpload:
+    """Body of PUT /v1/inputs/{digest}; the source checks everything before it signs Stored."""
+
+    __pydantic_config__ = _STRICT
+    offer: OfferBody
+    envelope: JweEnvelope
+    result_key: Hex
+    """SPKI DER of the RSA key whose hash the offer names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredInput:
+    """The source's signature over Stored(offerId), ledger domain, given after the ciphertext is on disk."""
+
+    task: Hex32
+    server: int
+    stored: Hex65
+    keep_until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSubmission:
+    """A signed ledger Tx of kind TASK, taken apart: payload = canonical TaskPayload(offer, stored, voucher)."""
+
+    __pydantic_config__ = _STRICT
+    offer: OfferBody
+    stored: Hex65
+    voucher: VoucherBody | None = None
+    lane: U32
+    seq: U64
+    valid_until_height: U64
+    signature: Hex65
+    """Of Tx(2, ue, lane, seq, validUntil, payload), ledger domain."""
+    result_key: Hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelOrder:
+    """A signed ledger Tx of kind CANCEL, taken apart: payload = canonical Cancel(offer id)."""
+
+    __pydantic_config__ = _STRICT
+    lane: U32
+    seq: U64
+    valid_until_height: U64
+    signature: Hex65
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    code: str
+    result_digest: Hex32
+    cipher_digest: Hex32
+    fuel_used: int
+    holders: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    id: Hex32
+    offer: OfferBody
+    state: TaskStateName
+    executor: int | None
+    round: int | None
+    opened_ms: int
+    assigned_ms: int | None
+    done_ms: int | None
+    reopened: int
+    maximum: Wei
+    """fuel limit x price: what was reserved."""
+    amount: Wei
+    """fuel used x price: what it costs, 0 until FINAL and for tasks that end without pay."""
+    result: Result | None
+    batch: int | None
+    reason: ReasonBody | None
+    """Why it ended as it did."""
+    why: str
+    """What it waits for now, or how it ended, in one sentence."""
+    tx_hash: Hex32 | None
+    trace_id: str
+    """W3C trace id: the first 16 octets of the task's id."""
+    height: int
+    """Ledger height that this answer speaks of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAccepted:
+    """The TASK receipt has code 0. The same bytes again get the same answer."""
+
+    task: Task
+    tx_hash: Hex32
+    height: int
+    location: str
+    """/v1/tasks/{id}"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPage:
+    items: list[Task]
+    cursor: str | None
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """A pair of one task and one server in a round, and what made it worse than the chosen one."""
+
+    server: int
+    value: Wei
+    reason: ReasonBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Why this server: from the close of the round that assigned the task."""
+
+    task: Hex32
+    server: int | None
+    alternatives: list[Alternative]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """Why the task waits, or ended so. sentence combines reasons, the most telling first."""
+
+    task: Hex32
+    state: TaskStateName
+    sentence: str
+    reasons: list[ReasonBody]
+    choice: Choice | None
+    since_ms: int | None
+    height: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedResult:
+    task: Hex32
+    code: str
+    result_digest: Hex32
+    cipher_digest: Hex32
+    fuel_used: int
+    envelope: JweEnvelope
+    holders: list[int]
+    server: int
+    """From whose store it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    tx_hash: Hex32
+    height: int
+    index: int
+    code: int
+    rule: str
+    """The code's name, OK for 0."""
+    sentence: str
+    output: Hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """proof is canonical MessagePack of wire.ledger.ReceiptProof or TxProof: check it offline with crypto.proof."""
+
+    name: Literal["TASK", "RESULT_HASH", "SETTLEMENT", "TX", "RECEIPT"]
+    tx_hash: Hex32
+    kind: Literal["receipt", "tx"]
+    height: int
+    certified_height: int
+    epoch: int
+    proof: Hex
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskProofs:
+    """What is provable now, in the order of the task's life; missing ones are not certified yet."""
+
+    task: Hex32
+    validators: list[Hex20]
+    items: list[Proof]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    digest: Hex32
+    octets: int
+    imports: list[str]
+    exports: list[str]
+
+
+# ---- the ledger ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TxOrder:
+    __pydantic_config__ = _STRICT
+    kind: U16
+    sender: Hex20
+    lane: U32
+    seq: U64
+    valid_until_height: U64
+    payload: Hex
+    signature: Hex65
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TxOrders:
+    __pydantic_config__ = _STRICT
+    txs: list[TxOrder]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TxOutcome:
+    """How far a transaction came within the wait. receipt.code says whether its rule accepted it."""
+
+    tx_hash: Hex32
+    level: LedgerLevel
+    height: int | None
+    receipt: Receipt | None
+    problem: Problem | None = None
+    """In /v1/txs: why this item was not admitted, or that its wait ran out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TxOutcomes:
+    items: list[TxOutcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tx:
+    hash: Hex32
+    kind: int
+    kind_name: str
+    sender: Hex20
+    lane: int
+    seq: int
+    valid_until_height: int
+    payload: Hex
+    signature: Hex65
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TxStatus:
+    tx_hash: Hex32
+    level: LedgerLevel
+    height: int | None
+    index: int | None
+    tx: Tx | None
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    hash: Hex32
+    epoch: int
+    height: int
+    parent: Hex32
+    tx_root: Hex32
+    tx_count: int
+    exec_height: int
+    state_root: Hex32
+    receipt_root: Hex32
+    receipt_count: int
+    next_epoch: Hex32
+    time_ms: int
+    proposer: Hex20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderList:
+    items: list[Header]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    header: Header
+    txs: list[Tx]
+    receipts: list[Receipt]
+    state_root: Hex32
+    """After this block."""
+    certified: bool
+    signers: list[int]
+    """Validators whose votes make the certificate; empty where a later block's covers this one."""
+    view: int | None
+    certificate: Hex | None
+    """Canonical MessagePack of wire.ledger.Certificate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSummary:
+    height: int
+    hash: Hex32
+    time_ms: int
+    proposer: int
+    """Validator index."""
+    kinds: dict[str, int]
+    """How many transactions of each kind."""
+    refused: int
+    """Receipts with a code other than 0."""
+    certified: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPage:
+    items: list[BlockSummary]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochInfo:
+    epoch: int
+    first_height: int
+    validators: list[Hex20]
+    validators_hash: Hex32
+    params_hash: Hex32
+    quorum: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateValue:
+    """value null: the key is not in the state. proof (certified reads): bucket content and path under a QC'd root."""
+
+    key: Hex
+    value: Hex | None
+    read: Literal["local", "certified", "linear"]
+    height: int
+    age_ms: int
+    state_root: Hex32
+    proof: Hex | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceItem:
+    height: int
+    tx_hash: Hex32
+    reporter: Hex20
+    code: int
+    payload: Hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceList:
+    items: list[EvidenceItem]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voter:
+    index: int
+    address: Hex20
+    connected: bool
+    last_heard_ms: int | None
+    committed_height: int
+    view: int
+    voted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Why consensus waits, in words and numbers."""
+
+    sentence: str
+    waiting: str
+    waiting_since_ms: int
+    server: int
+    epoch: int
+    view: int
+    view_active: bool
+    primary: int
+    quorum: int
+    committed_height: int
+    committed_hash: Hex32
+    executed_height: int
+    follower_height: int
+    """How far this API half has followed; reads speak of this height."""
+    header_time_ms: int
+    stable_checkpoint: int
+    pool_txs: int
+    next_height: int
+    votes: int
+    timeout_ms: int
+    view_changes: int
+    alarm: str | None
+    chain_seen: bool
+    chain_sentence: str
+    open_tasks: int
+    running: int
+    """Tasks that this node's runner holds now."""
+    round: int | None
+    duties: dict[str, str]
+    """Each duty of this node and what it last did or waits for."""
+    voters: list[Voter]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    ok: bool
+    detail: str
+
+
+# ---- rounds, batches, events -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    task: Hex32
+    server: int
+    value: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    validator: int
+    policy: str
+    accepted: bool
+    value: Wei
+    bound: Wei | None
+    solver_ms: int
+    reason: ReasonBody | None
+    """Why it was refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """One round: what it was about, who proposed, what won and why."""
+
+    round: int
+    opened_height: int
+    opened_ms: int
+    closed_height: int | None
+    closed_ms: int | None
+    digest: Hex32
+    tasks: int
+    servers: int
+    instance: dict[str, Any] | None
+    """wire.market.Instance as JSON; in /v1/allocations/{round} only."""
+    winner: str | None
+    """Policy name; "greedy" is the built-in."""
+    winner_validator: int | None
+    """Null when the built-in won."""
+    value: Wei | None
+    greedy_value: Wei | None
+    bound: Wei | None
+    pairs: list[Pair]
+    proposals: list[Proposal]
+    choices: list[Choice]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationPage:
+    items: list[Allocation]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    id: int
+    state: Literal["FROZEN", "CERTIFIED", "SETTLED"]
+    frozen_height: int
+    frozen_ms: int
+    batch_hash: Hex32
+    task_root: Hex32
+    payload_hash: Hex32
+    payload_octets: int
+    tasks: list[Hex32]
+    paid: Wei | None
+    """By the contract's event; null before."""
+    skipped_ues: list[Hex20]
+    skipped_locks: list[Hex32]
+    settlement_tx: Hex32 | None
+    """Hash of the SETTLEMENT ledger transaction."""
+    settled_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPage:
+    items: list[Batch]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event of the ledger; `id` is the SSE id. data holds the event's own fields (bytes as hex, wei as decimal)."""
+
+    id: int
+    height: int
+    time_ms: int
+    type: str
+    """Name of the event's class in wire.market, e.g. TaskOpened, RoundOpened, TaskAssigned."""
+    task: Hex32 | None
+    server: int | None
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaucetOrder:
+    __pydantic_config__ = _STRICT
+    address: Hex20
+    wei: Wei = "1000000000000000000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaucetReceipt:
+    """The deposit was mined on the chain; the ledger knows it once q validators have attested it."""
+
+    address: Hex20
+    wei: Wei
+    chain_tx: Hex32
