@@ -1,0 +1,1 @@
+"""The PBFT ledger core: a pure state machine from inputs to effects (ledger.md)."""
