@@ -1,0 +1,1 @@
+"""Events turned into metrics and logs. Imported by composition roots only."""
