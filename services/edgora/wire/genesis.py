@@ -11,7 +11,7 @@ from edgora.wire.eip712 import Domain
 from edgora.wire.hashing import keccak
 from edgora.wire.ledger import Epoch, validators_hash
 from edgora.wire.market import MarketParams
-from edgora.wire.settlement import contract_address
+from edgora.wire.settlement import market_address
 from edgora.wire.units import Address, Digest
 
 __all__ = ["ConsensusParams", "Genesis", "GenesisServer", "GenesisValidator", "LinkEndpoint"]
@@ -93,7 +93,7 @@ class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     @property
     def market_address(self) -> Address:
         """CREATE(deployer, nonce 0)."""
-        return contract_address(self.deployer, 0)
+        return market_address(self.deployer)
 
     def ledger_domain(self) -> Domain:
         return Domain.ledger(self.consortium_id, self.id)

@@ -45,6 +45,6 @@ NOBODY = Address(bytes(20))
 """The zero address: what a malformed signature recovers to."""
 
 
-def amount(fuel: Fuel, price: GweiPerMfuel) -> Wei:
-    """Wei for this much work at this price: exact, no rounding (contracts.md 2)."""
+def amount(fuel: int, price: int) -> Wei:
+    """Wei for this much Fuel at this GweiPerMfuel: exact, no rounding (contracts.md 2)."""
     return Wei(fuel * price * WEI_PER_FUEL_GWEI)
