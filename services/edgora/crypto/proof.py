@@ -1,6 +1,6 @@
 """Offline checks of certificates and proofs (ledger.md 8, 15). All that is trusted is a validator list."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edgora.crypto.sign import recover
 from edgora.wire.eip712 import Domain
@@ -8,10 +8,15 @@ from edgora.wire.hashing import merkle_verify
 from edgora.wire.ledger import Certificate, Phase, ReceiptProof, TxProof, quorum
 from edgora.wire.units import NOBODY
 
+Recover = Callable[[bytes, bytes], bytes]
+"""(digest, signature) -> signer's address; simulations pass the one of their registry."""
+
 __all__ = ["check_certificate", "check_receipt_proof", "check_tx_proof"]
 
 
-def check_certificate(certificate: Certificate, validators: Sequence[bytes], domain: Domain) -> str | None:
+def check_certificate(
+    certificate: Certificate, validators: Sequence[bytes], domain: Domain, recover: Recover = recover
+) -> str | None:
     """None if at least a quorum of validators signed this very vote; else one sentence that says what fails."""
     signers = certificate.signers()
     if certificate.bitmap.bit_length() > len(validators):
@@ -28,7 +33,9 @@ def check_certificate(certificate: Certificate, validators: Sequence[bytes], dom
     return None
 
 
-def _check_chain(proof: TxProof | ReceiptProof, validators: Sequence[bytes], domain: Domain, epoch: int) -> str | None:
+def _check_chain(
+    proof: TxProof | ReceiptProof, validators: Sequence[bytes], domain: Domain, epoch: int, recover: Recover
+) -> str | None:
     if not proof.headers:
         return "the proof holds no header"
     for parent, child in zip(proof.headers, proof.headers[1:], strict=False):
@@ -39,20 +46,24 @@ def _check_chain(proof: TxProof | ReceiptProof, validators: Sequence[bytes], dom
         return f"the certificate is phase {vote.phase} of epoch {vote.epoch}; a commit of epoch {epoch} is needed"
     if vote.height != last.height or vote.block_hash != last.hash:
         return "the certificate signs another block than the proof's last header"
-    return check_certificate(proof.certificate, validators, domain)
+    return check_certificate(proof.certificate, validators, domain, recover)
 
 
-def check_receipt_proof(proof: ReceiptProof, validators: Sequence[bytes], domain: Domain, epoch: int = 0) -> str | None:
+def check_receipt_proof(
+    proof: ReceiptProof, validators: Sequence[bytes], domain: Domain, epoch: int = 0, recover: Recover = recover
+) -> str | None:
     """None if the receipt is certified by a quorum of that epoch; else the reason why not."""
-    failure = _check_chain(proof, validators, domain, epoch)
+    failure = _check_chain(proof, validators, domain, epoch, recover)
     if failure is None and not proof.included():
         return "the receipt is not under the first header's receipt root"
     return failure
 
 
-def check_tx_proof(proof: TxProof, validators: Sequence[bytes], domain: Domain, epoch: int = 0) -> str | None:
+def check_tx_proof(
+    proof: TxProof, validators: Sequence[bytes], domain: Domain, epoch: int = 0, recover: Recover = recover
+) -> str | None:
     """None if the transaction, with that very signature, stands in a certified block; else the reason why not."""
-    failure = _check_chain(proof, validators, domain, epoch)
+    failure = _check_chain(proof, validators, domain, epoch, recover)
     if failure is not None:
         return failure
     head = proof.headers[0]
