@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+/// @title Proofs of the PBFT ledger: header hash, quorum certificate, Merkle path, strict signatures.
+/// @notice Everything here is a pure function of its arguments, of a validator page's code and of ecrecover. The same
+/// rules stand in Python (`edgora.crypto.proof`, `edgora.wire.ledger`); both read the same vectors.
+/// @dev Assembly reads packed calldata at arbitrary octets, which plain Solidity does with a bounds check and a copy a
+/// field. Every block is memory-safe: scratch space, or octets at and behind the free pointer that nobody keeps.
+library LedgerProof {
+    // ---- constants
+
+    bytes32 internal constant HEADER_TYPEHASH = keccak256(
+        "Header(uint64 epoch,uint64 height,bytes32 parent,bytes32 txRoot,uint32 txCount,uint64 execHeight,bytes32 stateRoot,bytes32 receiptRoot,uint32 receiptCount,bytes32 nextEpoch,uint64 timeMs,address proposer)"
+    );
+    bytes32 internal constant VOTE_TYPEHASH =
+        keccak256("Vote(uint8 phase,uint64 epoch,uint64 view,uint64 height,bytes32 blockHash)");
+    bytes32 internal constant RECEIPT_TYPEHASH =
+        keccak256("Receipt(bytes32 txHash,uint64 height,uint32 index,uint16 code,bytes output)");
+    bytes32 internal constant EPOCH_TYPEHASH =
+        keccak256("Epoch(uint64 epoch,uint64 firstHeight,bytes32 validatorsHash,bytes32 paramsHash)");
+    bytes32 internal constant LEDGER_DOMAIN_TYPEHASH =
+        keccak256("EIP712Domain(string name,string version,uint256 chainId,bytes32 salt)");
+
+    /// @dev Octets of a packed header, and where its fields stand.
+    uint256 internal constant HEADER = 220;
+    uint256 internal constant MAX_HEADERS = 64;
+    uint256 private constant _HEIGHT = 8;
+    uint256 private constant _PARENT = 16;
+    uint256 private constant _RECEIPT_ROOT = 124;
+    uint256 private constant _RECEIPT_COUNT = 156;
+    uint256 private constant _NEXT_EPOCH = 160;
+
+    uint256 internal constant SIGNATURE = 65;
+    uint256 internal constant PREPARE = 1;
+    uint256 internal constant COMMIT = 2;
+    /// @dev Half of the order of secp256k1: a signature with a larger s has a twin and is nobody's.
+    uint256 internal constant HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0;
+
+    // ---- errors
+
+    error LedgerProofBadQuorum(uint256 given, uint256 needed);
+    error LedgerProofBadSigner(uint256 index);
+    error LedgerProofBadHeader(uint256 length);
+    error LedgerProofBadLink(uint256 index);
+    error LedgerProofPrecompile();
+
+    // ---- headers
+
+    /// @notice q: votes that certify among n validators (ledger.md 0).
+    function quorum(uint256 n) internal pure returns (uint256) {
+        unchecked {
+            return (n + (n - 1) / 3) / 2 + 1;
+        }
+    }
+
+    /// @notice The 32 octets of `data` from `at` on; zero octets stand behind the end of calldata. Unchecked on purpose:
+    /// callers have compared `at` with the length.
+    function word(bytes calldata data, uint256 at) internal pure returns (uint256 value) {
+        assembly ("memory-safe") {
+            value := calldataload(add(data.offset, at))
+        }
+    }
+
+    function epochOf(bytes calldata headers, uint256 at) internal pure returns (uint256) {
+        return word(headers, at) >> 192;
+    }
+
+    function heightOf(bytes calldata headers, uint256 at) internal pure returns (uint256) {
+        return uint64(word(headers, at) >> 128);
+    }
+
+    function receiptRootOf(bytes calldata headers) internal pure returns (bytes32) {
+        return bytes32(word(headers, _RECEIPT_ROOT));
+    }
+
+    function receiptCountOf(bytes calldata headers) internal pure returns (uint256) {
+        return word(headers, _RECEIPT_COUNT) >> 224;
+    }
+
+    function nextEpochOf(bytes calldata header) internal pure returns (bytes32) {
+        return bytes32(word(header, _NEXT_EPOCH));
+    }
+
+    /// @notice hashStruct(Header) of the packed header at `at`.
+    /// @dev Assembly: thirteen words from eleven odd offsets; abi.encode of decoded fields costs 900 gas more.
+    function headerHash(bytes calldata headers, uint256 at) internal pure returns (bytes32 hash) {
+        bytes32 typeHash = HEADER_TYPEHASH;
+        assembly ("memory-safe") {
+            let m := mload(0x40)
+            let p := add(headers.offset, at)
+            mstore(m, typeHash)
+            mstore(add(m, 0x20), shr(192, calldataload(p))) // epoch
+            mstore(add(m, 0x40), shr(192, calldataload(add(p, 8)))) // height
+            calldatacopy(add(m, 0x60), add(p, 16), 0x40) // parent, txRoot
+            mstore(add(m, 0xa0), shr(224, calldataload(add(p, 80)))) // txCount
+            mstore(add(m, 0xc0), shr(192, calldataload(add(p, 84)))) // execHeight
+            calldatacopy(add(m, 0xe0), add(p, 92), 0x40) // stateRoot, receiptRoot
+            mstore(add(m, 0x120), shr(224, calldataload(add(p, 156)))) // receiptCount
+            mstore(add(m, 0x140), calldataload(add(p, 160))) // nextEpoch
+            mstore(add(m, 0x160), shr(192, calldataload(add(p, 192)))) // timeMs
+            mstore(add(m, 0x180), shr(96, calldataload(add(p, 200)))) // proposer
+            hash := keccak256(m, 0x1a0)
+        }
+    }
+
+    /// @notice Hash of the last of 1..64 packed headers, each the child of the one before it.
+    function lastHash(bytes calldata headers) internal pure returns (bytes32 hash) {
+        uint256 length = headers.length;
+        if (length == 0 || length % HEADER != 0 || length > MAX_HEADERS * HEADER) revert LedgerProofBadHeader(length);
+        hash = headerHash(headers, 0);
+        unchecked {
+            for (uint256 at = HEADER; at < length; at += HEADER) {
+                bool child = bytes32(word(headers, at + _PARENT)) == hash
+                    && heightOf(headers, at) == heightOf(headers, at - HEADER) + 1;
+                if (!child) revert LedgerProofBadLink(at / HEADER);
+                hash = headerHash(headers, at);
+            }
+        }
+    }
+
+    // ---- typed hashes
+
+    /// @notice Digest(s) = H(0x1901 || domain || hashStruct(s)).
+    /// @dev Assembly: 66 odd octets without an allocation; runs once a certificate and once a section.
+    function typedDigest(bytes32 domain, bytes32 structHash) internal pure returns (bytes32 digest) {
+        assembly ("memory-safe") {
+            let m := mload(0x40)
+            mstore(m, "\x19\x01")
+            mstore(add(m, 2), domain)
+            mstore(add(m, 34), structHash)
+            digest := keccak256(m, 66)
+        }
+    }
+
+    function voteDigest(bytes32 domain, uint256 phase, uint256 epoch, uint256 view_, uint256 height, bytes32 hash)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return typedDigest(domain, keccak256(abi.encode(VOTE_TYPEHASH, phase, epoch, view_, height, hash)));
+    }
+
+    // ---- signatures
+
+    /// @notice Who signed `digest`, or the zero address: v not 27 or 28, s in the upper half, no point for r.
+    /// @dev A precompile that fails (only for want of gas) reverts, one that returns nothing is an answer. Without this
+    /// difference the sender could choose a gas limit at which a valid section is skipped for ever.
+    function recoverAt(bytes32 digest, bytes calldata data, uint256 at) internal view returns (address signer) {
+        uint256 half = HALF_ORDER;
+        bool ran = true;
+        assembly ("memory-safe") {
+            let p := add(data.offset, at)
+            let v := byte(0, calldataload(add(p, 0x40)))
+            // v - 27 wraps for smaller v, so one comparison holds both ends.
+            if and(lt(sub(v, 27), 2), iszero(gt(calldataload(add(p, 0x20)), half))) {
+                let m := mload(0x40)
+                mstore(m, digest)
+                mstore(add(m, 0x20), v)
+                calldatacopy(add(m, 0x40), p, 0x40)
+                ran := staticcall(gas(), 1, m, 0x80, 0, 0x20)
+                // Nothing returned leaves old scratch in place: multiply it away.
+                signer := mul(mload(0), eq(returndatasize(), 0x20))
+            }
+        }
+        if (!ran) revert LedgerProofPrecompile();
+    }
+
+    /// @notice Who signed `digest` with a signature that stands alone; any length but 65 is nobody.
+    function recover(bytes32 digest, bytes calldata signature) internal view returns (address) {
+        return signature.length == SIGNATURE ? recoverAt(digest, signature, 0) : address(0);
+    }
+
+    /// @notice Reverts unless exactly q validators of the page signed `digest`, in ascending order of their bits.
+    /// @dev Assembly: the page is code, so it is read with EXTCODECOPY (2,700 gas whatever n; n storage words cost
+    /// 2,100 each). Its first octet is 0x00, so nobody can run it.
+    function checkVotes(address page, bytes32 digest, uint256 bitmap, bytes calldata signatures) internal view {
+        uint256 table;
+        uint256 n;
+        assembly ("memory-safe") {
+            let size := sub(extcodesize(page), 1)
+            n := div(size, 20)
+            table := mload(0x40)
+            extcodecopy(page, table, 1, size)
+            mstore(0x40, and(add(add(table, size), 63), not(31)))
+        }
+        unchecked {
+            uint256 needed = quorum(n);
+            if (signatures.length != SIGNATURE * needed) {
+                revert LedgerProofBadQuorum(signatures.length / SIGNATURE, needed);
+            }
+            uint256 at = 0;
+            for (uint256 i = 0; bitmap != 0; ++i) {
+                if (bitmap & 1 != 0) {
+                    if (at == signatures.length) revert LedgerProofBadQuorum(needed + 1, needed);
+                    address signer = recoverAt(digest, signatures, at);
+                    address validator;
+                    assembly ("memory-safe") {
+                        validator := shr(96, mload(add(table, mul(i, 20))))
+                    }
+                    if (i >= n || signer == address(0) || signer != validator) revert LedgerProofBadSigner(i);
+                    at += SIGNATURE;
+                }
+                bitmap >>= 1;
+            }
+            if (at != signatures.length) revert LedgerProofBadQuorum(at / SIGNATURE, needed);
+        }
+    }
+
+    // ---- Merkle trees (ledger.md 2)
+
+    /// @notice H(0x00 || data) for data of one word.
+    function leafOf(bytes32 data) internal pure returns (bytes32 leaf) {
+        return keccak256(abi.encodePacked(bytes1(0x00), data));
+    }
+
+    /// @notice Whether `node` is leaf `index` of `count` under `root`. The path's shape follows from index and count; a
+    /// lone last node moves up unchanged.
+    /// @dev Assembly: 65 octets a level without an allocation (8 levels at 256 receipts).
+    function included(bytes32 node, uint256 index, uint256 count, bytes32[] calldata path, bytes32 root)
+        internal
+        pure
+        returns (bool)
+    {
+        if (index >= count) return false;
+        uint256 used = 0;
+        unchecked {
+            for (; count > 1; count = (count + 1) >> 1) {
+                bool right = index & 1 != 0;
+                if (right || index + 1 < count) {
+                    if (used == path.length) return false;
+                    assembly ("memory-safe") {
+                        let m := mload(0x40)
+                        let place := shl(5, right)
+                        mstore8(m, 1)
+                        mstore(add(add(m, 1), place), node)
+                        mstore(add(m, sub(33, place)), calldataload(add(path.offset, shl(5, used))))
+                        node := keccak256(m, 65)
+                    }
+                    ++used;
+                }
+                index >>= 1;
+            }
+        }
+        return used == path.length && node == root;
+    }
+}
