@@ -1,0 +1,16 @@
+"""The allocator service: rounds in from the bus, proposals out, within a hard time budget (market.md 4).
+
+One worker serves one (node, policy). It holds no key and no state that matters: it may be stopped, killed, slow or
+wrong at any moment, and the market falls back to its built-in greedy with a reason that is visible.
+
+    worker    takes rounds, watches the clock, publishes `Proposed` or `Skipped` with a reason
+    engine    where the policy computes: a thread (embedded) or a child process (the service)
+    child     the child process's side
+    app       health, readiness, status and metrics over HTTP
+    __main__  `python -m edgora.allocator.allocd`
+"""
+
+from edgora.allocator.allocd.engine import Engine, ProcessEngine, ThreadEngine
+from edgora.allocator.allocd.worker import AllocatorWorker, WorkerStatus
+
+__all__ = ["AllocatorWorker", "Engine", "ProcessEngine", "ThreadEngine", "WorkerStatus"]

@@ -1,0 +1,85 @@
+"""`python -m edgora.allocator.allocd --redis URL --node I --policy NAME [--solve-ms N]`.
+
+Exit codes: 0 after SIGINT or SIGTERM, 1 if it failed, 2 for bad usage or a policy that cannot be served.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from edgora.adapters.redis_bus import RedisBus
+from edgora.allocator.allocd.app import Metrics, create_app
+from edgora.allocator.allocd.engine import ProcessEngine
+from edgora.allocator.allocd.worker import AllocatorWorker
+from edgora.wire.errors import EdgoraError, Refused
+
+
+class _Server(uvicorn.Server):
+    """uvicorn under our own signal handlers: the worker ends first, then the server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m edgora.allocator.allocd", description="Serve one policy to one node."
+    )
+    parser.add_argument("--redis", required=True, metavar="URL", help="redis://host:port/0")
+    parser.add_argument("--prefix", default="edgora", help="of the streams' names")
+    parser.add_argument("--node", required=True, type=int, help="server id of the node")
+    parser.add_argument("--policy", required=True, help="a solver of mta, or module:object")
+    parser.add_argument("--solve-ms", type=int, metavar="N", help="cap on the budget that rounds bring")
+    parser.add_argument("--floor-bps", type=int, default=10_000, help="the market's floor_bps")
+    parser.add_argument("--seed", type=int, default=0, help="the policy's seed")
+    parser.add_argument("--host", default="127.0.0.1", help="of /healthz, /readyz, /status and /metrics")
+    parser.add_argument("--port", type=int, default=8190)
+    return parser.parse_args(arguments)
+
+
+async def serve(settings: argparse.Namespace) -> None:
+    """Serve until a signal. Raises EdgoraError."""
+    bus = RedisBus(settings.redis, prefix=settings.prefix)
+    engine = ProcessEngine(settings.policy, seed=settings.seed, floor_bps=settings.floor_bps)
+    metrics = Metrics(settings.policy, settings.node)
+    worker = AllocatorWorker(
+        bus, settings.node, engine,
+        solve_ms=settings.solve_ms, consumer=f"{socket.gethostname()}-{os.getpid()}", observe=metrics.observe,
+    )  # fmt: skip
+    app = create_app(lambda: worker.status, metrics)
+    server = _Server(uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning"))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, worker.stop)
+    serving = asyncio.create_task(server.serve())
+    try:
+        await worker.run()
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(SystemExit):  # uvicorn's answer to a port in use; it has said so
+            await serving
+        await bus.close()
+
+
+def main(arguments: list[str]) -> int:
+    settings = _arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        asyncio.run(serve(settings))
+    except EdgoraError as error:
+        sys.stderr.write(f"allocd: {error.detail}\n")
+        return 2 if isinstance(error, Refused) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

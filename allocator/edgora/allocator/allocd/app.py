@@ -1,0 +1,82 @@
+"""The allocator service's small REST: is it alive, can it serve, what has it done.
+
+GET /healthz   the process answers
+GET /readyz    200 if the policy's process is up and the bus is reached, else 503 with what is missing
+GET /status    counts and the last round, as JSON
+GET /metrics   the same for Prometheus
+"""
+
+from collections.abc import Callable
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from edgora.allocator.allocd.worker import WorkerStatus
+from edgora.ports.bus import Answer, Proposed
+
+__all__ = ["Metrics", "create_app"]
+
+
+class Metrics:
+    """Prometheus series of one worker; `observe` is the worker's."""
+
+    def __init__(self, policy: str, node: int) -> None:
+        self.registry = CollectorRegistry()
+        self._labels = {"policy": policy, "node": str(node)}
+        names = list(self._labels)
+        self._answers = Counter(
+            "edgora_allocd_answers", "Rounds answered, by outcome: proposed or the reason's code.",
+            [*names, "outcome"], registry=self.registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "edgora_allocd_solver_seconds", "Wall seconds from a round to its proposal.", names,
+            buckets=(0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 1.0), registry=self.registry,
+        )  # fmt: skip
+        self._ready = Gauge("edgora_allocd_ready", "1 while rounds can be served.", names, registry=self.registry)
+
+    def observe(self, answer: Answer) -> None:
+        if isinstance(answer, Proposed):
+            self._answers.labels(**self._labels, outcome="proposed").inc()
+            self._seconds.labels(**self._labels).observe(answer.allocation.solver_ms / 1000.0)
+        else:
+            self._answers.labels(**self._labels, outcome=answer.reason.code).inc()
+
+    def exposition(self, *, ready: bool) -> bytes:
+        self._ready.labels(**self._labels).set(ready)
+        return generate_latest(self.registry)
+
+
+def create_app(status: Callable[[], WorkerStatus], metrics: Metrics) -> FastAPI:
+    """The routes over one worker's status."""
+    app = FastAPI(title="Edgora allocator", docs_url=None, redoc_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def readyz(response: Response) -> dict[str, object]:
+        now = status()
+        response.status_code = 200 if now.ready else 503
+        return {"ready": now.ready, "engine": now.engine_ready, "bus": now.bus_problem or "reached"}
+
+    @app.get("/status")
+    async def state() -> dict[str, object]:
+        now = status()
+        return {
+            "policy": now.policy,
+            "node": now.node,
+            "ready": now.ready,
+            "rounds": now.rounds,
+            "proposed": now.proposed,
+            "skipped": dict(now.skipped),
+            "unreadable": now.unreadable,
+            "last_round": now.last_round,
+            "last_solver_ms": now.last_solver_ms,
+        }
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        return Response(metrics.exposition(ready=status().ready), media_type=CONTENT_TYPE_LATEST)
+
+    return app

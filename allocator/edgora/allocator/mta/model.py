@@ -1,0 +1,225 @@
+"""What an MTA instance means: derived quantities, constraints, utilities, rewards (mta.md 3-6).
+
+Every number that is reported about a plan comes from here: a plan is audited (length, index range, C1, C2) and then
+valued by the formulas below, never by its solver's own count. Comparisons are `<=` with a relative tolerance of 1e-9.
+
+    settled utility   the objective: what the servers earn together; the fee is a transfer and cancels
+    literal utility   the paper's printed sum, which also pays the origins of rejected tasks; reproduction only
+    reward sum        what the paper plots: table entries of the chosen actions; not the objective
+    settlement        a plan's admissible part, task by task in arrival order; compares plans that break a constraint
+
+Arrays are (n,m) with server first, computed on first use and kept.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgora.allocator.mta.instance import Instance
+from edgora.allocator.mta.table import REJECTED, Plan, Table
+from edgora.allocator.radio import shannon
+
+__all__ = ["TOLERANCE", "Audit", "Model"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+TOLERANCE = 1e-9
+"""Relative tolerance of C1 and C2 (mta.md 4)."""
+
+_ROOM_TOLERANCE = 0.99 * TOLERANCE
+"""Room of the table: below TOLERANCE by more than the rounding of any sum of weights, so that what a table allows
+always passes the audit, which adds up mu_ij instead of D_j."""
+
+_EXACT = 2**53
+"""Up to here doubles hold every integer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Whether a plan is allowed, how far it is from each limit, and why not."""
+
+    feasible: bool
+    capacity_slack: Floats
+    """mu_i - sum_j mu_ij x_ij, cycles (n,); empty if the plan has no valid shape."""
+    deadline_slack: Floats
+    """tau_j - T_ij, time units (m,); NaN where the task is rejected."""
+    violations: tuple[str, ...]
+    """One sentence each; empty exactly when feasible."""
+
+
+class Model:
+    """The formulas of one instance."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+
+    # ---- section 3 ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def cycles(self) -> Floats:
+        """mu_ij = D_j theta_i. By the product first: integer data can then meet a deadline exactly."""
+        return self.instance.theta[:, None] * self.instance.size[None, :]
+
+    @cached_property
+    def compute_energy(self) -> Floats:
+        """Ecomp_ij = alpha_i mu_ij f_i^2, in money."""
+        energy: Floats = self.instance.arch[:, None] * self.cycles * (self.instance.freq**2)[:, None]
+        return energy
+
+    @cached_property
+    def compute_time(self) -> Floats:
+        """Tcomp_ij = mu_ij / f_i."""
+        return self.cycles / self.instance.freq[:, None]
+
+    @cached_property
+    def rate(self) -> Floats:
+        """r_i = B_i log2(1 + H_i G_i / delta^2), data units per time unit (n,)."""
+        e = self.instance
+        return shannon(e.bandwidth, e.power * e.gain / e.noise**2)
+
+    @cached_property
+    def send_time(self) -> Floats:
+        """Tcomm_j = D_j / r_o(j): sent by the origin only (m,)."""
+        return self.instance.size / self.rate[self.instance.origin]
+
+    @cached_property
+    def send_energy(self) -> Floats:
+        """Ecomm_j = H_o(j) Tcomm_j, in money (m,)."""
+        energy: Floats = self.instance.power[self.instance.origin] * self.send_time
+        return energy
+
+    @cached_property
+    def own(self) -> Bools:
+        """Whether i is the origin of j (n,m)."""
+        own: Bools = np.arange(self.instance.n)[:, None] == self.instance.origin[None, :]
+        return own
+
+    @cached_property
+    def time(self) -> Floats:
+        """T_ij: computing, and sending unless the origin executes."""
+        return self.compute_time + np.where(self.own, 0.0, self.send_time)
+
+    # ---- sections 4, 5 -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def feasible(self) -> Bools:
+        """Whether pair (i,j) alone meets capacity and deadline."""
+        fits = _within(self.cycles, self.instance.capacity[:, None])
+        return fits & _within(self.time, self.instance.deadline[None, :])
+
+    @cached_property
+    def payment(self) -> Floats:
+        """p_j mu_ij, what the user pays if i executes j."""
+        payment: Floats = self.instance.price * self.cycles
+        return payment
+
+    @cached_property
+    def value(self) -> Floats:
+        """W_ij, what executing j on i adds to the settled utility."""
+        return self.payment - self.compute_energy - np.where(self.own, 0.0, self.send_energy)
+
+    @cached_property
+    def reward(self) -> Floats:
+        """R_ij of Algorithm 1 (mta.md 6), T_ij taken as if 1_ij = 1."""
+        fee = self.instance.fee
+        own = np.where(self.feasible, self.payment - self.compute_energy, fee * self.payment - self.send_energy)
+        other = np.where(self.feasible, (1.0 - fee) * self.payment - self.compute_energy, 0.0)
+        reward: Floats = np.where(self.own, own, other)
+        return reward
+
+    @cached_property
+    def table(self) -> Table:
+        """The instance as an assignment table: weight D_j on every server, room mu_i / theta_i (mta.md 9)."""
+        size, room = self.instance.size, self.instance.capacity * (1.0 + _ROOM_TOLERANCE) / self.instance.theta
+        if bool((size == np.floor(size)).all()) and math.fsum(size) <= _EXACT:
+            total = int(size.sum())
+            whole = np.minimum(np.floor(room), total).astype(np.int64)  # more room than all tasks need changes nothing
+            return Table(self.value, size.astype(np.int64), whole, self.feasible)
+        return Table(self.value, size, room, self.feasible)
+
+    # ---- a plan ------------------------------------------------------------------------------------------------------
+
+    def audit(self, plan: Sequence[int] | Plan) -> Audit:
+        """Check length, index range, C1 and C2."""
+        e, nothing = self.instance, np.empty(0)
+        entries = np.asarray(plan)
+        if entries.shape != (e.m,):
+            return Audit(False, nothing, nothing, (f"plan has shape {entries.shape}: must hold {e.m} entries",))
+        if e.m and entries.dtype.kind not in "iu":
+            return Audit(False, nothing, nothing, (f"plan holds {entries.dtype}: must hold integers",))
+        wrong = np.flatnonzero((entries < REJECTED) | (entries >= e.n))
+        if len(wrong):
+            at = int(wrong[0])
+            sentence = f"plan[{at}] is {int(entries[at])}: must be within -1..{e.n - 1}"
+            return Audit(False, nothing, nothing, (sentence,))
+        a = entries.astype(np.int64)
+        tasks = np.flatnonzero(a != REJECTED)
+        used: Floats = np.bincount(a[tasks], weights=self.cycles[a[tasks], tasks], minlength=e.n).astype(np.float64)
+        needed = np.full(e.m, np.nan)
+        needed[tasks] = self.time[a[tasks], tasks]
+        over = np.flatnonzero(~_within(used, e.capacity))
+        late = tasks[~_within(needed[tasks], e.deadline[tasks])]
+        violations = [
+            f"C1: server {i} would run {used[i]:.12g} cycles of {e.capacity[i]:.12g}" for i in over.tolist()
+        ] + [
+            f"C2: task {j} would take {needed[j]:.12g} on server {a[j]}, allowed {e.deadline[j]:.12g}"
+            for j in late.tolist()
+        ]
+        return Audit(not violations, e.capacity - used, e.deadline - needed, tuple(violations))
+
+    def settled_utility(self, plan: Plan) -> float:
+        """U(a), the objective, of a plan that passes the audit."""
+        tasks = np.flatnonzero(plan != REJECTED)
+        return math.fsum(self.value[plan[tasks], tasks])
+
+    def literal_utility(self, plan: Plan) -> float:
+        """U_lit(a): every origin of a task that it does not execute gets lambda p_j mu_oj - Ecomm_j, done or not."""
+        e = self.instance
+        every, tasks = np.arange(e.m), np.flatnonzero(plan != REJECTED)
+        consolation = e.fee * self.payment[e.origin, every] - self.send_energy
+        executor = plan[tasks]
+        own = executor == e.origin[tasks]
+        paid = np.where(own, 1.0, 1.0 - e.fee) * self.payment[executor, tasks] - self.compute_energy[executor, tasks]
+        return math.fsum(np.concatenate((consolation, paid, -consolation[tasks[own]])))
+
+    def reward_sum(self, plan: Plan) -> float:
+        """TS(a): rewards of the chosen actions, whether or not they can be executed."""
+        tasks = np.flatnonzero(plan != REJECTED)
+        return math.fsum(self.reward[plan[tasks], tasks])
+
+    def settle(self, plan: Plan) -> Plan:
+        """The admissible part: in arrival order, a task is admitted when its pair is feasible and still fits."""
+        e = self.instance
+        admitted = np.full(e.m, REJECTED, dtype=np.int64)
+        used = [0.0] * e.n
+        for j, i in enumerate(plan.tolist()):
+            if i == REJECTED or not self.feasible[i, j]:
+                continue
+            after = used[i] + float(self.cycles[i, j])
+            if after <= e.capacity[i] * (1.0 + TOLERANCE):
+                admitted[j], used[i] = i, after
+        return admitted
+
+    def server_utility(self, plan: Plan) -> Floats:
+        """What each server earns in the settled sense (n,); adds up to the settled utility."""
+        e = self.instance
+        tasks = np.flatnonzero(plan != REJECTED)
+        executor, origin = plan[tasks], e.origin[tasks]
+        remote = executor != origin
+        fee = np.where(remote, e.fee * self.payment[executor, tasks], 0.0)
+        earned = np.bincount(
+            executor, weights=self.payment[executor, tasks] - fee - self.compute_energy[executor, tasks], minlength=e.n
+        )
+        brokered = np.bincount(origin, weights=np.where(remote, fee - self.send_energy[tasks], 0.0), minlength=e.n)
+        return (earned + brokered).astype(np.float64)
+
+
+def _within(amount: Floats, limit: Floats) -> Bools:
+    """Amount <= limit, with the relative tolerance of mta.md 4; limits are >= 0."""
+    within: Bools = amount <= limit * (1.0 + TOLERANCE)
+    return within

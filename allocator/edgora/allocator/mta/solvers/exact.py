@@ -1,0 +1,237 @@
+"""Exact: the assignment table as a mixed-integer program for HiGHS, with a proven bound.
+
+    maximise sum W_ij x_ij,  sum_i x_ij <= 1 for each task,  sum_j w_ij x_ij <= room_i for each server,  x binary
+
+Only feasible pairs with W > 0 become columns, only servers that could be over their room become rows. The search
+starts from the offline greedy's plan, so it has a plan and a bound at every moment; it ends with a proof, at the time
+limit, or when its caller stops it.
+
+HiGHS computes in doubles with an absolute feasibility tolerance. So that its answer can be trusted: values are scaled
+by a power of two (exactly) to below 1024; integer weights are divided by their common divisor, other weights by their
+row's greatest, which only ever widens a row by 1e-9; every plan it offers is repaired against the table, exactly, and
+the bound is never below the best plan's worth. The bound holds to 1e-9 relative.
+"""
+
+import math
+import threading
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgora.allocator.mta.table import REJECTED, Plan, Table
+from edgora.allocator.search import Found, Search, Status
+
+__all__ = ["Exact"]
+
+_SCALE_BITS = 10
+"""Greatest objective coefficient lies in [2^9, 2^10)."""
+_PROOF = 1e-9
+"""Relative gap at which a plan counts as proven."""
+_GLANCE_S = 0.05
+"""How often a waiting caller looks whether it was stopped."""
+_OWN_LIMIT = 0.97
+"""Share of the time that HiGHS is told: it then mostly ends by itself, with its last bound."""
+_WHOLE = 2**20
+"""Integer weights up to here go to HiGHS as they are: its knapsack cuts like integers; larger ones lose precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """The columns and rows that HiGHS sees."""
+
+    tasks: NDArray[np.int64]
+    servers: NDArray[np.int64]
+    """Task and server of each column."""
+    cost: NDArray[np.float64]
+    scale: float
+    """cost = W * scale."""
+    coefficient: NDArray[np.float64]
+    """Of each column in its server's row; 0 where the row is left out."""
+    room: NDArray[np.float64]
+    """Right-hand side of each server's row; infinite where the row is left out."""
+
+    @classmethod
+    def of(cls, table: Table) -> "_Program":
+        tasks, servers = np.nonzero((table.feasible & (table.value > 0.0)).T)
+        value = table.value[servers, tasks]
+        scale = math.ldexp(1.0, _SCALE_BITS - math.frexp(float(value.max()))[1])
+        coefficient, room = np.zeros(len(tasks)), np.full(table.n, np.inf)
+        weight = table.weights()[servers, tasks]
+        for i in range(table.n):
+            mine = np.flatnonzero(servers == i)
+            if weight[mine].sum() > table.room[i]:
+                coefficient[mine], room[i] = _row(weight[mine], table.room[i])
+        return cls(tasks, servers, value * scale, scale, coefficient, room)
+
+    def plan(self, table: Table, chosen: NDArray[np.float64]) -> Plan:
+        """The plan that a vector of column values means, made allowed and completed."""
+        plan = table.rejected()
+        taken = chosen > 0.5
+        plan[self.tasks[taken]] = self.servers[taken]
+        if not table.allows(plan):
+            plan = table.without_overload(plan)
+        return table.fill(plan)
+
+
+class _Run:
+    """HiGHS at work on one program in a thread of its own, and the best that is known so far.
+
+    HiGHS looks at its time limit and at our interrupt only between its own steps, and a step (presolve, a root LP) can
+    be long. In its own thread, with the interpreter's lock released, it cannot make an answer late: the caller takes
+    what is known when time is up, and the abandoned run ends at its next look.
+    """
+
+    def __init__(self, table: Table, start: Plan, bound: float, search: Search) -> None:
+        self._table, self._search = table, search
+        self.best, self.worth, self.bound, self.nodes = start, table.worth(start), bound, 0
+        self.status: Status = "time_limit"
+        self._abandoned = False
+
+    def run(self) -> None:
+        """Return when HiGHS has ended or the search is over, whichever is first."""
+        finished = threading.Event()
+        # Not a daemon: a thread inside C++ must not meet the interpreter's end.
+        threading.Thread(target=self._solve, args=(finished,), name="highs").start()
+        while not finished.wait(min(_GLANCE_S, self._search.left_s())) and not self._search.over():
+            pass
+        if not finished.is_set():
+            self._abandoned = True
+            self.status = "interrupted" if self._search.stopped() else "time_limit"
+
+    def _solve(self, finished: threading.Event) -> None:
+        try:
+            self._highs()
+        except Exception:
+            if not self._abandoned:
+                self.status = "numerical"
+        finally:
+            finished.set()
+
+    def _highs(self) -> None:
+        import highspy as library  # only this solver needs it
+
+        highspy: Any = library  # partly typed
+        table, program = self._table, _Program.of(self._table)
+        highs = highspy.Highs()
+        highs.silent()
+        for option, setting in {
+            "threads": 1,
+            "random_seed": self._search.seed % 2**31,
+            "time_limit": min(self._search.left_s() * _OWN_LIMIT, 1e6),
+            "mip_rel_gap": 0.0,
+            "mip_abs_gap": 0.0,
+            "mip_feasibility_tolerance": 1e-9,
+            "primal_feasibility_tolerance": 1e-9,
+        }.items():
+            highs.setOptionValue(option, setting)
+        highs.passModel(_model(highspy, program, table))
+        warm = highspy.HighsSolution()
+        warm.col_value = (self.best[program.tasks] == program.servers).astype(np.float64).tolist()
+        highs.setSolution(warm)
+
+        def offer(columns: object) -> None:
+            plan = program.plan(table, np.asarray(columns, dtype=np.float64))
+            worth = table.worth(plan)
+            if worth > self.worth and not self._abandoned:
+                self.best, self.worth = plan, worth
+                self._search.keep(Found(plan, max(self.bound, worth), "interrupted"), worth)
+
+        def improved(event: Any) -> None:
+            offer(event.data_out.mip_solution)
+
+        def look(event: Any) -> None:
+            self.bound = min(self.bound, _upper(event.data_out.mip_dual_bound, program))
+            if self._abandoned or self._search.stopped():
+                event.interrupt()
+
+        def look_in_simplex(event: Any) -> None:
+            if self._abandoned or self._search.stopped():
+                event.interrupt()
+
+        highs.cbMipImprovingSolution += improved
+        highs.cbMipInterrupt += look
+        highs.cbSimplexInterrupt += look_in_simplex
+        highs.run()
+
+        if self._abandoned:
+            return
+        info = highs.getInfo()
+        self.nodes = max(0, int(info.mip_node_count))
+        statuses: dict[Any, Status] = {
+            highspy.HighsModelStatus.kOptimal: "optimal",
+            highspy.HighsModelStatus.kTimeLimit: "time_limit",
+            highspy.HighsModelStatus.kInterrupt: "interrupted",
+        }
+        self.status = statuses.get(highs.getModelStatus(), "numerical")
+        if self.status != "numerical":
+            self.bound = min(self.bound, _upper(info.mip_dual_bound, program))
+            if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
+                offer(highs.getSolution().col_value)
+
+
+class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    default_limit_s: ClassVar[float | None] = 60.0
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "highspy")
+
+    def on_table(self, table: Table, search: Search) -> Found:
+        start = table.fill(table.rejected())
+        bound = table.priced_bound(np.zeros(table.n))
+        worth = table.worth(start)
+        search.keep(Found(start, bound, "interrupted"), worth)
+        if bound <= worth * (1.0 + _PROOF):  # every task is where it is worth most; also covers "no pair at all"
+            return Found(start, worth, "optimal", {"nodes": 0})
+        run = _Run(table, start, bound, search)
+        run.run()
+        best, worth, bound, status = run.best, run.worth, max(run.bound, run.worth), run.status
+        if bound <= worth * (1.0 + _PROOF):
+            bound, status = worth, "optimal"
+        elif status == "optimal":  # its optimum was within its tolerance of feasible, and lost worth in the repair
+            status = "numerical"
+        return Found(best, bound, status, {"nodes": run.nodes})
+
+
+def _row(weight: NDArray[np.int64] | NDArray[np.float64], room: float) -> tuple[NDArray[np.float64], float]:
+    """A server's row in a form that doubles hold well; never tighter than the table's."""
+    if weight.dtype.kind == "i":
+        divisor = int(np.gcd.reduce(weight))
+        weight, room = weight // divisor, int(room) // divisor
+        if int(weight.max()) <= _WHOLE:
+            return weight.astype(np.float64), float(room)
+    greatest = float(weight.max())
+    return weight / greatest, float(room) / greatest
+
+
+def _upper(dual_bound: float, program: _Program) -> float:
+    """HiGHS's bound in the table's unit; infinite while it has none."""
+    return dual_bound / program.scale if math.isfinite(dual_bound) else math.inf
+
+
+def _model(highspy: Any, program: _Program, table: Table) -> Any:
+    """Column-wise: each column is in its task's row and, unless left out, in its server's."""
+    columns = len(program.tasks)
+    rows = np.flatnonzero(np.isfinite(program.room))
+    row_of_server = np.full(table.n, REJECTED)
+    row_of_server[rows] = np.arange(len(rows))
+    served, task_row = np.unique(program.tasks, return_inverse=True)
+    bounded = row_of_server[program.servers] != REJECTED
+
+    lp = highspy.HighsLp()
+    lp.num_col_, lp.num_row_ = columns, len(rows) + len(served)
+    lp.sense_ = highspy.ObjSense.kMaximize
+    lp.col_cost_ = program.cost
+    lp.col_lower_, lp.col_upper_ = np.zeros(columns), np.ones(columns)
+    lp.integrality_ = [highspy.HighsVarType.kInteger] * columns
+    lp.row_lower_ = np.full(lp.num_row_, -highspy.kHighsInf)
+    lp.row_upper_ = np.concatenate((program.room[rows], np.ones(len(served))))
+    # Two entries a column: (server's row, coefficient), left out where that row is, then (task's row, 1).
+    index = np.stack((row_of_server[program.servers], len(rows) + task_row), axis=1)
+    value = np.stack((program.coefficient, np.ones(columns)), axis=1)
+    present = np.stack((bounded, np.ones(columns, dtype=bool)), axis=1)
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    lp.a_matrix_.start_ = np.concatenate(([0], np.cumsum(present.sum(axis=1)))).astype(np.int32)
+    lp.a_matrix_.index_ = index[present].astype(np.int32)
+    lp.a_matrix_.value_ = value[present]
+    return lp

@@ -1,0 +1,210 @@
+"""Problem and solver names to code: one table for `solve`, the CLI, sweeps and live rounds.
+
+A solver is named by the problem's own name for it (mta.md 13) or as `module:object`, a user's policy: any object, or
+class without constructor arguments, with
+
+    propose(instance, budget_s) -> solution
+
+where a solution is a plan, or anything with `plan` and optionally `bound`. A policy that reads only `instance.table`
+runs unchanged on paper instances and in live rounds. The same call serves both: a live round has no symbols of a
+paper, so solvers that need them refuse it by name.
+
+Problems are imported on first use; without the `solve` extra they are refused with what to install.
+"""
+
+import dataclasses
+import importlib
+import importlib.metadata
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from edgora.allocator.search import Found, Search
+from edgora.wire.errors import EdgoraError, NotFound, Refused
+
+__all__ = ["PROBLEMS", "Policy", "PolicyError", "Problem", "policy", "problem", "solve", "versions"]
+
+PROBLEMS: Mapping[str, str] = {"mta": "edgora.allocator.mta.problem:MTA"}
+"""Where each problem lives."""
+
+FOREIGN_BUDGET_S = 60.0
+"""budget_s of a user's policy in `solve` where no time limit is given."""
+
+Instance = Any
+"""A problem's own instance, solution or score: the registry hands them through and looks at none of their fields."""
+
+
+class PolicyError(EdgoraError):
+    """A user's policy raised, or answered something that is not a solution."""
+
+    code = "policy_failed"
+
+
+class Policy(Protocol):
+    def propose(self, instance: Instance, budget_s: float) -> object: ...
+
+
+class Solver(Protocol):
+    """A problem's own solver with its options."""
+
+    @property
+    def default_limit_s(self) -> float | None:
+        """Wall seconds it takes where no limit is given; None: it ends by its own rule."""
+        ...
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose versions its results depend on."""
+        ...
+
+
+class Problem(Protocol):
+    """What a problem's room offers."""
+
+    name: str
+    solvers: tuple[str, ...]
+
+    def draw(self, seed: int, settings: Mapping[str, object]) -> Instance: ...
+    def load_instance(self, data: bytes) -> Instance: ...
+    def dump_instance(self, instance: Instance) -> bytes: ...
+    def load_solution(self, data: bytes, instance: Instance) -> Any: ...
+    def dump_solution(self, solution: Any) -> bytes: ...
+    def score(self, instance: Instance, solution: Any) -> Any: ...
+
+    def solver(self, name: str, settings: Mapping[str, object]) -> Any: ...
+
+    def search(self, solver: Any, instance: Instance, search: Search) -> Found:
+        """Run a solver."""
+        ...
+
+    def nothing(self, instance: Instance) -> Found:
+        """The least plan that is always allowed: what remains of a search that was cut off before it had any."""
+        ...
+
+    def foreign(self, answer: object, instance: Instance) -> Found:
+        """A user policy's answer as a plan. Raises Refused."""
+        ...
+
+    def solution(self, instance: Instance, solver: str, seed: int, found: Found, wall_s: float, cpu_s: float) -> Any:
+        """Audit and value a plan."""
+        ...
+
+
+class _Chosen:
+    """A solver or a user's policy behind one face; both kinds of `Policy`."""
+
+    def __init__(
+        self, room: Problem, name: str, seed: int, settings: Mapping[str, object], user: Policy | None
+    ) -> None:
+        self._room, self._seed, self._user = room, seed, user
+        self.name = name
+        self._solver: Solver | None = None
+        if user is None:
+            self._solver = room.solver(name, settings)
+        elif settings:
+            raise Refused(f"{name} is a user's policy and takes no settings", field=next(iter(settings)))
+        self.libraries = self._solver.libraries if self._solver else ()
+
+    @property
+    def stoppable(self) -> bool:
+        """Whether it looks at the search's stop and deadline; a user's policy knows its budget only."""
+        return self._solver is not None
+
+    def limit_s(self, asked: float | None) -> float | None:
+        if asked is not None:
+            return asked
+        return self._solver.default_limit_s if self._solver else FOREIGN_BUDGET_S
+
+    def search(self, instance: Instance, search: Search) -> Found:
+        if self._user is None:
+            return self._room.search(self._solver, instance, search)
+        budget_s = search.left_s()
+        try:
+            answer = self._user.propose(instance, budget_s if math.isfinite(budget_s) else FOREIGN_BUDGET_S)
+            return self._room.foreign(answer, instance)
+        except Refused as error:
+            raise PolicyError(f"policy {self.name} {error.detail}", field=error.field) from error
+        except Exception as error:
+            raise PolicyError(f"policy {self.name} raised {type(error).__name__}: {error}") from error
+
+    def propose(self, instance: Instance, budget_s: float) -> Found:
+        return self.search(instance, Search(self._seed, time.monotonic() + budget_s))
+
+
+def problem(name: str) -> Problem:
+    """The problem of this name. Raises NotFound, or Refused where its libraries are not installed."""
+    place = PROBLEMS.get(name)
+    if place is None:
+        raise NotFound(f"no problem {name!r}: use one of {', '.join(sorted(PROBLEMS))}", field="problem")
+    module, _, attribute = place.partition(":")
+    try:
+        room: Problem = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        detail = f"problem {name} needs the library {missing}: install edgora with its `solve` extra"
+        raise Refused(detail, field="problem", fix='pip install "edgora[solve]"') from error
+    return room
+
+
+def policy(problem_name: str, name: str, *, seed: int = 0, settings: Mapping[str, object] | None = None) -> _Chosen:
+    """A policy for live rounds and sweeps: a solver's name, or `module:object`."""
+    user = _imported(name) if ":" in name else None
+    return _Chosen(problem(problem_name), name, seed, settings or {}, user)
+
+
+def solve(
+    problem_name: str,
+    solver: str | Policy,
+    instance: Instance,
+    *,
+    seed: int = 0,
+    time_limit_s: float | None = None,
+    settings: Mapping[str, object] | None = None,
+    stopped: Callable[[], bool] | None = None,
+    report: Callable[[float, float | None], None] | None = None,
+) -> Any:
+    """Solve an instance and return the audited solution.
+
+    `stopped` is asked now and then, and ends the search with the best plan so far; KeyboardInterrupt does the same to
+    a policy that cannot be asked. `report` hears worth and bound of each improvement. Raises NotFound for a name,
+    Refused for a setting or an instance that does not fit, PolicyError for a user's policy.
+    """
+    room = problem(problem_name)
+    if isinstance(solver, str):
+        chosen = policy(problem_name, solver, seed=seed, settings=settings)
+    else:
+        chosen = _Chosen(room, f"{type(solver).__module__}:{type(solver).__qualname__}", seed, settings or {}, solver)
+    limit_s = chosen.limit_s(time_limit_s)
+    search = Search(seed, None if limit_s is None else time.monotonic() + limit_s)
+    search.stopped, search.report = stopped or search.stopped, report or search.report
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        found = chosen.search(instance, search)
+    except KeyboardInterrupt:
+        found = search.best or room.nothing(instance)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    found = dataclasses.replace(found, info={**found.info, "versions": versions(chosen.libraries)})
+    return room.solution(instance, chosen.name, seed, found, wall, cpu)
+
+
+def versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    """Versions that a result depends on: ours and those of the solver's libraries."""
+    return {name: importlib.metadata.version(name) for name in ("edgora", *libraries)}
+
+
+def _imported(name: str) -> Policy:
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        made = found() if isinstance(found, type) else found
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        raise NotFound(f"no policy {name!r}: {type(error).__name__}: {error}", field="solver") from error
+    if not callable(getattr(made, "propose", None)):
+        raise Refused(f"policy {name} has no method propose(instance, budget_s)", field="solver")
+    user: Policy = made
+    return user
