@@ -19,7 +19,8 @@ class Admission(msgspec.Struct, frozen=True):
 
     admitted: bool
     reason: str = ""
-    """Code: "", DUPLICATE, POOL_FULL, SENDER_FULL, LANE_GAP, EXPIRED, TOO_FAR, TOO_LARGE, ALARM."""
+    """Code: "", DUPLICATE, CONFLICT, POOL_FULL, SENDER_FULL, LANE_GAP, EXPIRED, TOO_FAR, TOO_LARGE, BAD_KIND,
+    UNKNOWN_SENDER, TOO_MANY_LANES, ALARM."""
 
 
 class VoterView(msgspec.Struct, frozen=True):

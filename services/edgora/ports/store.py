@@ -6,6 +6,7 @@ One writer (the driver, one database transaction a block), any number of readers
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from edgora.ledger.effects import SnapshotImage
 from edgora.wire.ledger import Block, Certificate, Header, Receipt
 
 __all__ = ["BlockReader", "BlockStore", "StoredBlock", "StoredEvent"]
@@ -19,7 +20,9 @@ class StoredBlock(NamedTuple):
 
 
 class StoredEvent(NamedTuple):
-    """id grows by one an event over the whole ledger: it is the SSE id that a reader resumes from."""
+    """id is height * 65,536 + place in the block: ascending, and equal on every node, also on one that took a snapshot
+    from its peers and never saw the blocks before. It is the SSE id that a reader resumes from.
+    """
 
     id: int
     height: int
@@ -29,6 +32,8 @@ class StoredEvent(NamedTuple):
 
 
 class BlockReader(Protocol):
+    """After a state transfer heights are missing: `block` answers None there, and a follower restores `snapshot`."""
+
     def height(self) -> int:
         """Highest stored height; 0 before the first block."""
         ...
@@ -51,6 +56,10 @@ class BlockReader(Protocol):
         """Newest snapshot: (height, whole state). A follower restores it and applies the blocks after it."""
         ...
 
+    def newest_snapshot(self) -> SnapshotImage | None:
+        """The same with header and root: what a replica boots from, and a follower starts from."""
+        ...
+
 
 class BlockStore(BlockReader, Protocol):
     def append(self, stored: StoredBlock, events: Sequence[bytes]) -> None:
@@ -59,8 +68,8 @@ class BlockStore(BlockReader, Protocol):
 
     def add_certificate(self, certificate: Certificate) -> None: ...
 
-    def save_snapshot(self, height: int, block_hash: bytes, state_root: bytes, state: Mapping[bytes, bytes]) -> None:
-        """Durable when it returns; only the newest two are kept."""
+    def save_snapshot(self, image: SnapshotImage) -> None:
+        """Durable when it returns, with all blocks before it; only the newest two are kept."""
         ...
 
     def close(self) -> None: ...
