@@ -6,12 +6,13 @@ from edgora.crypto.sign import recover
 from edgora.wire.eip712 import Domain
 from edgora.wire.hashing import merkle_verify
 from edgora.wire.ledger import Certificate, Phase, ReceiptProof, TxProof, quorum
+from edgora.wire.state_proof import StateProof
 from edgora.wire.units import NOBODY
 
 Recover = Callable[[bytes, bytes], bytes]
 """(digest, signature) -> signer's address; simulations pass the one of their registry."""
 
-__all__ = ["check_certificate", "check_receipt_proof", "check_tx_proof"]
+__all__ = ["check_certificate", "check_receipt_proof", "check_state_proof", "check_tx_proof"]
 
 
 def check_certificate(
@@ -34,7 +35,7 @@ def check_certificate(
 
 
 def _check_chain(
-    proof: TxProof | ReceiptProof, validators: Sequence[bytes], domain: Domain, epoch: int, recover: Recover
+    proof: TxProof | ReceiptProof | StateProof, validators: Sequence[bytes], domain: Domain, epoch: int, recover: Recover
 ) -> str | None:
     if not proof.headers:
         return "the proof holds no header"
@@ -71,3 +72,13 @@ def check_tx_proof(
     if not merkle_verify(leaf, proof.index, head.tx_count, proof.path, head.tx_root):
         return "the transaction is not under the first header's transaction root"
     return None
+
+
+def check_state_proof(
+    proof: StateProof, validators: Sequence[bytes], domain: Domain, epoch: int = 0, recover: Recover = recover
+) -> str | None:
+    """None if `proof.value` is what the certified state after `proof.height` says of the key; else the reason."""
+    failure = _check_chain(proof, validators, domain, epoch, recover)
+    if failure is None and not proof.included():
+        return "bucket and path do not add up to the first header's state root"
+    return failure
