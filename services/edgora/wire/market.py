@@ -13,7 +13,7 @@ from edgora.wire.eip712 import Typed
 from edgora.wire.market_codes import Code, code_name, refusal_numbers, refusal_sentence
 
 __all__ = [
-    "AUDITOR_CODES", "DETERMINISTIC_CODES", "MAX_DEADLINE_MS", "MAX_DESIRED_MS", "MAX_FUEL", "MAX_INPUT", "MAX_MODULE",
+    "AUDITOR_CODES", "DETERMINISTIC_CODES", "EXECUTOR_CODES", "MAX_DEADLINE_MS", "MAX_DESIRED_MS", "MAX_FUEL", "MAX_INPUT", "MAX_MODULE",
     "MAX_OPEN", "MAX_OPEN_PER_UE", "MAX_OUTPUT", "MAX_PAGES", "MAX_SERVERS", "PAID_CODES", "AccountChanged", "Advert",
     "AdvertFiled", "Allocation", "Alternative", "AuditDrawn", "AuditFiled", "AuditMissed", "AuditorDrawn",
     "BatchCertified", "BatchClosed", "BatchFrozen", "BatchSettled", "Cancel", "ChainFact", "Choice", "Code",
@@ -67,6 +67,7 @@ DETERMINISTIC_CODES = PAID_CODES | {ResultCode.BAD_INPUT, ResultCode.BAD_MODULE}
 """What an auditor can state about a task as such; its other codes say only that it could not look."""
 
 AUDITOR_CODES = frozenset(ResultCode)
+EXECUTOR_CODES = AUDITOR_CODES - {ResultCode.NO_KEY}
 
 
 class TaskState(IntEnum):
