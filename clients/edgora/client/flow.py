@@ -21,7 +21,7 @@ from edgora.client.trust import CertifiedResult, Untrusted, hex0x, offer_body, o
 from edgora.crypto.seal import Context, Envelope, open_sealed, seal
 from edgora.wire import rest
 from edgora.wire.codec import encode, to_u96
-from edgora.wire.errors import NotFound, Refused, RuleRefused, Unknown
+from edgora.wire.errors import NotFound, Refused, RuleRefused, Unavailable, Unknown
 from edgora.wire.hashing import keccak
 from edgora.wire.ledger import Kind, Tx
 from edgora.wire.market import Cancel, Offer, OfferFlag, ResultCode, TaskPayload, VoucherPart
@@ -208,7 +208,15 @@ def _post(session: Session, order: Order, offer: Offer, salt: bytes, stored: byt
         "nodes": session.nodes, "submission": body.decode(),
     }  # fmt: skip
     yield Note(task, "signed", fields)
-    yield from post_again(session, task, body)
+    for attempt in range(_ATTEMPTS):
+        try:
+            yield from post_again(session, task, body)
+            break
+        except Unavailable as unknown:  # the very same bytes until somebody answers: a new offer could run twice
+            if attempt + 1 == _ATTEMPTS:
+                raise
+            yield Tell("unknown", f"{unknown.detail}; sending the same bytes again")
+            yield Pause(1_000)
     return Ticket(task, offer, salt, digest, order.label, fields)
 
 

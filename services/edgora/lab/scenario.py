@@ -12,29 +12,25 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from edgora.ue.plan import Fleet, Refunds
 from edgora.wire.errors import Refused
 from edgora.wire.genesis import ConsensusParams
 from edgora.wire.ledger import faulty
 from edgora.wire.market import MarketParams
 
-__all__ = ["Chain", "Consortium", "Fleet", "Plan", "Ports", "Scenario", "Server", "load", "override", "parse"]
+__all__ = ["Chain", "Consortium", "Ports", "Scenario", "Server", "load", "override", "parse"]
 
 P = TypeVar("P", MarketParams, ConsensusParams)
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Share = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class _Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    pass
-
-
-class Consortium(_Strict):
+class Consortium(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     id: Positive = 1
     nodes: Annotated[int, msgspec.Meta(ge=4, le=64)] = 4
 
 
-class Chain(_Strict):
+class Chain(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     kind: Literal["auto", "anvil", "evm", "rpc"] = "auto"
     """auto: anvil if found, else the in-process EVM. rpc: an endpoint that is there already (compose)."""
     rpc_url: str = ""
@@ -43,7 +39,7 @@ class Chain(_Strict):
     unbond_delay_s: Positive = 14_400
 
 
-class Ports(_Strict):
+class Ports(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """First of each range; 0 takes free ones. Everything binds to 127.0.0.1 outside containers."""
 
     api: Annotated[int, msgspec.Meta(ge=0, le=65_000)] = 8100
@@ -52,7 +48,7 @@ class Ports(_Strict):
     chain: Annotated[int, msgspec.Meta(ge=0, le=65_000)] = 0
 
 
-class Server(_Strict):
+class Server(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """What one edge server sells and where it stands."""
 
     speed: Positive = 40_000_000
@@ -70,37 +66,7 @@ class Server(_Strict):
     policy: str = "greedy-global"
 
 
-_MIX = {"sobel": 2.0, "blur": 1.0, "hashpuzzle": 2.0, "matmul": 2.0, "nftcheck": 1.0}
-
-
-class Fleet(_Strict):
-    """The user equipments: how many, how often they ask, for what."""
-
-    ues: Positive = 8
-    tasks: Positive = 24
-    rate_per_s: Annotated[float, msgspec.Meta(gt=0)] = 2.0
-    """Mean arrivals per second of the whole fleet (Poisson)."""
-    area_m: Annotated[float, msgspec.Meta(gt=0)] = 400.0
-    """Side of the square in which UEs and servers stand."""
-    kernels: dict[str, Share] = msgspec.field(default_factory=lambda: dict(_MIX))
-    """Relative shares of the arrivals."""
-    price: tuple[Positive, Positive] = (30, 90)
-    """gwei per Mfuel, drawn uniformly."""
-    desired_ms: Positive = 5_000
-    deadline_ms: Positive = 60_000
-    deposit_gwei: Positive = 200_000_000
-
-
-class Plan(_Strict):
-    """Refunds that belong to the scenario; voucher lane only, since a lock's deadline is farther than a demo."""
-
-    cancelled: Annotated[int, msgspec.Meta(ge=0)] = 1
-    """Tasks that their UE cancels while OPEN (offered below every placeable price, so they wait)."""
-    expired: Annotated[int, msgspec.Meta(ge=0)] = 1
-    """Tasks whose deadline no server can meet."""
-
-
-class Scenario(_Strict):
+class Scenario(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     name: str = "city"
     seed: Annotated[int, msgspec.Meta(ge=0)] = 7
     consortium: Consortium = Consortium()
@@ -109,7 +75,7 @@ class Scenario(_Strict):
     servers: tuple[Server, ...] = ()
     """One a node; empty for the default line-up."""
     fleet: Fleet = Fleet()
-    plan: Plan = Plan()
+    plan: Refunds = Refunds()
     market: dict[str, int | str] = {}
     """Consortium parameters that differ from their defaults (market.md 9)."""
     consensus: dict[str, int] = {}

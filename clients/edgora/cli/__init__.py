@@ -1,0 +1,38 @@
+"""The command line: `edgora VERB`. Verbs load what they need when they run, so the client starts without the server."""
+
+import sys
+
+import typer
+
+from edgora.cli import allocate, laboratory, operations, sim, tasks
+from edgora.cli.output import progress
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="edgora",
+    help="Edge servers trade compute and nobody has to be trusted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for room in (tasks, laboratory, operations, allocate, sim):
+    room.app_commands(app)
+
+
+@app.command()
+def version() -> None:
+    """Version of Edgora."""
+    from importlib.metadata import version as installed
+
+    typer.echo(installed("edgora"))
+
+
+def main() -> None:
+    """Entry point. Typed errors exit in their verb; what arrives here is a bug or Ctrl-C."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        progress.print("edgora: interrupted", style="red")
+        sys.exit(1)

@@ -1,0 +1,97 @@
+"""Who asks for what, and when: drawn once from a seed, before anything runs."""
+
+import math
+import random
+from collections.abc import Mapping
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+
+from edgora.wire.errors import Refused
+
+__all__ = ["Arrival", "Fate", "Fleet", "Refunds", "draw_arrivals", "draw_positions", "nearest"]
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0)]
+Fate = Literal["settle", "cancel", "expire"]
+
+_MIX = {"sobel": 2.0, "blur": 1.0, "hashpuzzle": 2.0, "matmul": 2.0, "nftcheck": 1.0}
+
+
+class Fleet(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """The user equipments of a scenario."""
+
+    ues: Positive = 8
+    tasks: Positive = 24
+    rate_per_s: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    """Mean arrivals per second of the whole fleet (Poisson)."""
+    area_m: Annotated[float, msgspec.Meta(gt=0)] = 400.0
+    """Side of the square in which UEs and servers stand."""
+    kernels: dict[str, Share] = msgspec.field(default_factory=lambda: dict(_MIX))
+    """Relative shares of the arrivals; each kernel with a share comes at least once if there are tasks enough."""
+    margin: tuple[Positive, Positive] = (2, 40)
+    """gwei/Mfuel that a UE bids above the dearest live ask, drawn uniformly."""
+    desired_ms: Positive = 8_000
+    patience_ms: Positive = 90_000
+    """From the offer to its deadline."""
+    deposit_gwei: Positive = 300_000_000
+    bandwidth_hz: Annotated[float, msgspec.Meta(gt=0)] = 20e6
+    power_w: Annotated[float, msgspec.Meta(gt=0)] = 0.2
+
+
+class Refunds(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Refunds that belong to the plan; voucher lane only, since a lock's deadline is farther than a demo."""
+
+    cancelled: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """Tasks offered at a price that only pays for a server that is not worth forwarding to: they wait, their UE cancels."""
+    expired: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """The same, not cancelled: they end when no server can meet the deadline any more."""
+
+
+class Arrival(NamedTuple):
+    at_ms: int
+    """After the start of the run."""
+    ue: int
+    kernel: str
+    seed: int
+    """Of the task's input."""
+    margin: int
+    fate: Fate
+
+
+def draw_arrivals(fleet: Fleet, refunds: Refunds, seed: int) -> list[Arrival]:
+    """The run's arrivals in order of time: Poisson, UEs in turn, kernels by share, planned refunds among the early ones."""
+    names = sorted(name for name, share in fleet.kernels.items() if share > 0)
+    if not names:
+        raise Refused("fleet.kernels: at least one kernel needs a share above 0", field="fleet.kernels")
+    planned = refunds.cancelled + refunds.expired
+    if planned > fleet.tasks:
+        raise Refused(f"plan: {planned} refunds planned among {fleet.tasks} tasks", field="plan")
+    draw = random.Random(f"arrivals {seed}")  # noqa: S311 - a scenario must repeat
+    kernels = names[: fleet.tasks]
+    kernels += draw.choices(names, [fleet.kernels[n] for n in names], k=fleet.tasks - len(kernels))
+    draw.shuffle(kernels)
+    fates: list[Fate] = []
+    fates.extend("cancel" for _ in range(refunds.cancelled))
+    fates.extend("expire" for _ in range(refunds.expired))
+    fates.extend("settle" for _ in range(fleet.tasks - planned))
+    head = fates[: max(planned * 3, 1)]
+    draw.shuffle(head)
+    fates = head + fates[len(head) :]
+    at, arrivals = 0.0, []
+    for number, (kernel, fate) in enumerate(zip(kernels, fates, strict=True)):
+        at += draw.expovariate(fleet.rate_per_s)
+        margin = draw.randint(*fleet.margin)
+        arrivals.append(Arrival(int(1000 * at), number % fleet.ues, kernel, seed * 1_000_003 + number, margin, fate))
+    return arrivals
+
+
+def draw_positions(fleet: Fleet, seed: int) -> list[tuple[float, float]]:
+    """Where each UE stands, metres."""
+    draw = random.Random(f"positions {seed}")  # noqa: S311 - a scenario must repeat
+    return [(draw.uniform(0, fleet.area_m), draw.uniform(0, fleet.area_m)) for _ in range(fleet.ues)]
+
+
+def nearest(place: tuple[float, float], servers: Mapping[int, tuple[float, float]]) -> list[int]:
+    """Server ids by distance; ties by id."""
+    return sorted(servers, key=lambda s: (math.dist(place, servers[s]), s))

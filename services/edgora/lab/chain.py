@@ -1,0 +1,88 @@
+"""The chain under a run: anvil where it is found, else the EVM in this process; funded, with our contract on it.
+
+Ether for gas comes from the development chain itself (`anvil_setBalance`, or the genesis state of py-evm); no key of
+anvil's published mnemonic is used for anything.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgora.adapters.anvil_chain import AnvilChain, find_anvil, start_anvil
+from edgora.adapters.chain_deploy import Deployment, deploy_settlement
+from edgora.adapters.evm_chain import EvmChain
+from edgora.crypto.sign import SigningKey
+from edgora.lab.ground import Ground
+from edgora.ports.chain import Chain
+from edgora.wire.errors import Unavailable
+from edgora.wire.units import Wei
+
+__all__ = ["EVM_CHAIN_ID", "RunningChain", "chain_kind", "deploy", "fund", "open_chain"]
+
+EVM_CHAIN_ID = 131277322940537
+"""What eth-tester's py-evm calls itself."""
+GAS_MONEY = Wei(100 * 10**18)
+FAUCET_MONEY = Wei(10**6 * 10**18)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningChain:
+    """A chain with the contract on it. url is None for the in-process EVM."""
+
+    chain: Chain
+    kind: str
+    url: str | None
+    deployment: Deployment
+    stop: Callable[[], None]
+
+    async def close(self) -> None:
+        await self.chain.close()
+        self.stop()
+
+
+def chain_kind(wanted: str) -> str:
+    """Resolve: auto becomes anvil or evm, by what is found."""
+    if wanted == "anvil" and find_anvil() is None:
+        raise Unavailable(
+            "no anvil binary is found", field="chain.kind", fix="run `npm ci`, set EDGORA_ANVIL, or take chain.kind=evm"
+        )
+    return ("anvil" if find_anvil() else "evm") if wanted == "auto" else wanted
+
+
+async def fund(chain: AnvilChain, addresses: Sequence[tuple[bytes, int]]) -> None:
+    """Give development ether; never takes any away."""
+    for address, wei in addresses:
+        if await chain.balance(address) < wei:
+            await chain.rpc("anvil_setBalance", "0x" + address.hex(), hex(wei))
+
+
+def accounts(ground: Ground) -> list[tuple[bytes, int]]:
+    """Who pays gas: the deployer, which is also the faucet, and each validator."""
+    return [(ground.deployer.address, FAUCET_MONEY), *((n.signing.address, GAS_MONEY) for n in ground.nodes)]
+
+
+async def deploy(chain: Chain, deployer: SigningKey, ground: Ground) -> Deployment:
+    """Put the contract where the genesis document says; idempotent."""
+    genesis = ground.genesis
+    return await deploy_settlement(
+        chain, deployer, genesis.addresses, genesis.consortium_id, genesis.id, genesis.market.lambda_bps,
+        genesis.market.exit_delay_s, genesis.min_stake_gwei * 10**9, genesis.unbond_delay_s,
+    )  # fmt: skip
+
+
+async def open_chain(kind: str, ground: Ground, port: int = 0) -> RunningChain:
+    """Start a chain of this kind (anvil or evm), fund it, deploy."""
+    market = ground.genesis.market_address
+    if kind == "evm":
+        chain: Chain = EvmChain(market, dict(accounts(ground)))
+        return RunningChain(chain, kind, None, await deploy(chain, ground.deployer, ground), lambda: None)
+    anvil = await asyncio.to_thread(
+        start_anvil, port=port or None, arguments=("--chain-id", str(ground.genesis.chain_id)), block_time_s=2
+    )
+    try:
+        remote = AnvilChain(anvil.url, market)
+        await fund(remote, accounts(ground))
+        return RunningChain(remote, kind, anvil.url, await deploy(remote, ground.deployer, ground), anvil.stop)
+    except BaseException:
+        anvil.stop()
+        raise
