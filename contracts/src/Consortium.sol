@@ -158,10 +158,10 @@ abstract contract Consortium is IConsortium, ReentrancyGuardTransient {
         bytes calldata validators,
         bytes32 paramsHash
     ) external {
-        Head memory current = _head;
+        (address page, uint256 current, uint64 batchId) = _readHead();
         if (header.length != LedgerProof.HEADER) revert LedgerProof.LedgerProofBadHeader(header.length);
-        _checkCertificate(current, header, view_, bitmap, sigs);
-        uint32 epoch = current.epoch + 1;
+        _checkCertificate(page, current, header, view_, bitmap, sigs);
+        uint32 epoch = uint32(current + 1);
         bytes32 announced = keccak256(
             abi.encode(LedgerProof.EPOCH_TYPEHASH, epoch, firstHeight, keccak256(validators), paramsHash)
         );
@@ -174,14 +174,15 @@ abstract contract Consortium is IConsortium, ReentrancyGuardTransient {
             Server storage s = _servers[_idOf(_addressAt(set, at))];
             if (s.stake < MIN_STAKE || s.unbondAt != 0) revert ConsortiumBadStake();
         }
-        address page = _write(set);
-        _head = Head(page, epoch, current.batchId);
+        page = _write(set);
+        _head = Head(page, epoch, batchId);
         emit EpochAdvanced(epoch, firstHeight, page);
     }
 
     /// @inheritdoc IConsortium
     function head() external view returns (address page, uint32 epoch, uint64 batchId) {
-        return (_head.page, _head.epoch, _head.batchId);
+        (address page_, uint256 epoch_, uint64 batchId_) = _readHead();
+        return (page_, uint32(epoch_), batchId_);
     }
 
     /// @inheritdoc IConsortium
@@ -219,6 +220,12 @@ abstract contract Consortium is IConsortium, ReentrancyGuardTransient {
         if (s.owner != msg.sender) revert ConsortiumNotOwner();
     }
 
+    /// @dev One read of the word, three values on the stack.
+    function _readHead() internal view returns (address page, uint256 epoch, uint64 batchId) {
+        Head storage h = _head;
+        return (h.page, h.epoch, h.batchId);
+    }
+
     /// @dev Payments out: state first, then this with all gas, in a nonReentrant function.
     function _send(address to, uint256 amount) internal {
         // slither-disable-next-line arbitrary-send-eth : every caller pays what it has just taken off that party's state.
@@ -229,7 +236,8 @@ abstract contract Consortium is IConsortium, ReentrancyGuardTransient {
     /// @dev Reverts unless the last header carries a commit certificate of the current epoch. One digest serves all
     /// signatures, so votes of mixed views never add up.
     function _checkCertificate(
-        Head memory current,
+        address page,
+        uint256 current,
         bytes calldata headers,
         uint64 view_,
         uint256 bitmap,
@@ -238,10 +246,10 @@ abstract contract Consortium is IConsortium, ReentrancyGuardTransient {
         bytes32 hash = LedgerProof.lastHash(headers);
         uint256 last = headers.length - LedgerProof.HEADER;
         uint256 epoch = LedgerProof.epochOf(headers, last);
-        if (epoch != current.epoch) revert ConsortiumWrongEpoch(epoch, current.epoch);
+        if (epoch != current) revert ConsortiumWrongEpoch(epoch, current);
         bytes32 digest =
             _voteDigest(LedgerProof.COMMIT, epoch, view_, LedgerProof.heightOf(headers, last), hash);
-        LedgerProof.checkVotes(current.page, digest, bitmap, signatures);
+        LedgerProof.checkVotes(page, digest, bitmap, signatures);
     }
 
     // ---- private

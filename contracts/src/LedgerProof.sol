@@ -106,9 +106,10 @@ library LedgerProof {
     /// @notice Hash of the last of 1..64 packed headers, each the child of the one before it.
     function lastHash(bytes calldata headers) internal pure returns (bytes32 hash) {
         uint256 length = headers.length;
-        if (length == 0 || length % HEADER != 0 || length > MAX_HEADERS * HEADER) revert LedgerProofBadHeader(length);
-        hash = headerHash(headers, 0);
         unchecked {
+            // length - 1 wraps for none at all, so one comparison holds both ends.
+            if (length % HEADER != 0 || length - 1 >= MAX_HEADERS * HEADER) revert LedgerProofBadHeader(length);
+            hash = headerHash(headers, 0);
             for (uint256 at = HEADER; at < length; at += HEADER) {
                 bool child = bytes32(word(headers, at + _PARENT)) == hash
                     && heightOf(headers, at) == heightOf(headers, at - HEADER) + 1;
@@ -119,6 +120,25 @@ library LedgerProof {
     }
 
     // ---- typed hashes
+
+    /// @notice H of six words: hashStruct of Vote, Receipt and Batch, which all have a type hash and five fields.
+    /// @dev Assembly: abi.encode allocates and checks the allocation, 150 gas a time.
+    function hash6(bytes32 a, uint256 b, uint256 c, uint256 d, uint256 e, bytes32 f)
+        internal
+        pure
+        returns (bytes32 hash)
+    {
+        assembly ("memory-safe") {
+            let m := mload(0x40)
+            mstore(m, a)
+            mstore(add(m, 0x20), b)
+            mstore(add(m, 0x40), c)
+            mstore(add(m, 0x60), d)
+            mstore(add(m, 0x80), e)
+            mstore(add(m, 0xa0), f)
+            hash := keccak256(m, 0xc0)
+        }
+    }
 
     /// @notice Digest(s) = H(0x1901 || domain || hashStruct(s)).
     /// @dev Assembly: 66 odd octets without an allocation; runs once a certificate and once a section.
@@ -137,32 +157,35 @@ library LedgerProof {
         pure
         returns (bytes32)
     {
-        return typedDigest(domain, keccak256(abi.encode(VOTE_TYPEHASH, phase, epoch, view_, height, hash)));
+        return typedDigest(domain, hash6(VOTE_TYPEHASH, phase, epoch, view_, height, hash));
     }
 
     // ---- signatures
 
     /// @notice Who signed `digest`, or the zero address: v not 27 or 28, s in the upper half, no point for r.
-    /// @dev A precompile that fails (only for want of gas) reverts, one that returns nothing is an answer. Without this
+    /// @dev Assembly: 65 odd octets into the precompile's four words; they stand in scratch space and over the free
+    /// pointer and the zero word, which are put back. A precompile that fails (only for want of gas) reverts, one that returns nothing is an answer. Without this
     /// difference the sender could choose a gas limit at which a valid section is skipped for ever.
     function recoverAt(bytes32 digest, bytes calldata data, uint256 at) internal view returns (address signer) {
         uint256 half = HALF_ORDER;
-        bool ran = true;
+        bool failed;
         assembly ("memory-safe") {
             let p := add(data.offset, at)
             let v := byte(0, calldataload(add(p, 0x40)))
             // v - 27 wraps for smaller v, so one comparison holds both ends.
-            if and(lt(sub(v, 27), 2), iszero(gt(calldataload(add(p, 0x20)), half))) {
-                let m := mload(0x40)
-                mstore(m, digest)
-                mstore(add(m, 0x20), v)
-                calldatacopy(add(m, 0x40), p, 0x40)
-                ran := staticcall(gas(), 1, m, 0x80, 0, 0x20)
-                // Nothing returned leaves old scratch in place: multiply it away.
+            if gt(lt(sub(v, 27), 2), gt(calldataload(add(p, 0x20)), half)) {
+                let free := mload(0x40)
+                mstore(0, digest)
+                mstore(0x20, v)
+                calldatacopy(0x40, p, 0x40)
+                failed := iszero(staticcall(gas(), 1, 0, 0x80, 0, 0x20))
+                // Nothing returned leaves the digest in place: multiply it away.
                 signer := mul(mload(0), eq(returndatasize(), 0x20))
+                mstore(0x40, free)
+                mstore(0x60, 0)
             }
         }
-        if (!ran) revert LedgerProofPrecompile();
+        if (failed) revert LedgerProofPrecompile();
     }
 
     /// @notice Who signed `digest` with a signature that stands alone; any length but 65 is nobody.
@@ -181,28 +204,28 @@ library LedgerProof {
             n := div(size, 20)
             table := mload(0x40)
             extcodecopy(page, table, 1, size)
-            mstore(0x40, and(add(add(table, size), 63), not(31)))
+            mstore(0x40, and(add(add(table, size), 31), not(31)))
         }
         unchecked {
             uint256 needed = quorum(n);
-            if (signatures.length != SIGNATURE * needed) {
-                revert LedgerProofBadQuorum(signatures.length / SIGNATURE, needed);
-            }
-            uint256 at = 0;
+            uint256 left = signatures.length;
+            if (left != SIGNATURE * needed) revert LedgerProofBadQuorum(left / SIGNATURE, needed);
+            if (bitmap >> n != 0) revert LedgerProofBadSigner(n);
             for (uint256 i = 0; bitmap != 0; ++i) {
                 if (bitmap & 1 != 0) {
-                    if (at == signatures.length) revert LedgerProofBadQuorum(needed + 1, needed);
-                    address signer = recoverAt(digest, signatures, at);
+                    address signer = recoverAt(digest, signatures, signatures.length - left);
                     address validator;
                     assembly ("memory-safe") {
                         validator := shr(96, mload(add(table, mul(i, 20))))
                     }
-                    if (i >= n || signer == address(0) || signer != validator) revert LedgerProofBadSigner(i);
-                    at += SIGNATURE;
+                    // No validator is the zero address, so nobody never matches.
+                    if (signer != validator) revert LedgerProofBadSigner(i);
+                    left -= SIGNATURE;
                 }
                 bitmap >>= 1;
             }
-            if (at != signatures.length) revert LedgerProofBadQuorum(at / SIGNATURE, needed);
+            // More bits than signatures have wrapped `left`, fewer have left some: both are the bits' count.
+            if (left != 0) revert LedgerProofBadQuorum((SIGNATURE * needed - left) / SIGNATURE, needed);
         }
     }
 
@@ -210,37 +233,41 @@ library LedgerProof {
 
     /// @notice H(0x00 || data) for data of one word.
     function leafOf(bytes32 data) internal pure returns (bytes32 leaf) {
-        return keccak256(abi.encodePacked(bytes1(0x00), data));
+        assembly ("memory-safe") {
+            mstore8(0, 0)
+            mstore(1, data)
+            leaf := keccak256(0, 33)
+        }
     }
 
     /// @notice Whether `node` is leaf `index` of `count` under `root`. The path's shape follows from index and count; a
     /// lone last node moves up unchanged.
-    /// @dev Assembly: 65 octets a level without an allocation (8 levels at 256 receipts).
+    /// @dev Assembly: 65 octets a level in scratch space, 200 gas instead of 280 (8 levels at 256 receipts). The tag
+    /// stands at 0x1f, the children at 0x20 and 0x40; the free pointer, which lives there, is put back.
     function included(bytes32 node, uint256 index, uint256 count, bytes32[] calldata path, bytes32 root)
         internal
         pure
-        returns (bool)
+        returns (bool held)
     {
-        if (index >= count) return false;
-        uint256 used = 0;
-        unchecked {
-            for (; count > 1; count = (count + 1) >> 1) {
-                bool right = index & 1 != 0;
-                if (right || index + 1 < count) {
-                    if (used == path.length) return false;
-                    assembly ("memory-safe") {
-                        let m := mload(0x40)
-                        let place := shl(5, right)
-                        mstore8(m, 1)
-                        mstore(add(add(m, 1), place), node)
-                        mstore(add(m, sub(33, place)), calldataload(add(path.offset, shl(5, used))))
-                        node := keccak256(m, 65)
-                    }
-                    ++used;
+        assembly ("memory-safe") {
+            held := lt(index, count)
+            let at := path.offset
+            let free := mload(0x40)
+            mstore(0, 1)
+            // The number of a level's last node: a left node that is not the last has a sibling.
+            for { let last := sub(count, 1) } last { last := shr(1, last) } {
+                let right := shl(5, and(index, 1))
+                if or(right, lt(index, last)) {
+                    mstore(add(0x20, right), node)
+                    mstore(sub(0x40, right), calldataload(at))
+                    node := keccak256(0x1f, 65)
+                    at := add(at, 0x20)
                 }
-                index >>= 1;
+                index := shr(1, index)
             }
+            mstore(0x40, free)
+            // A path that is too short read on in calldata, one that is too long has octets left: both end elsewhere.
+            held := and(held, and(eq(at, add(path.offset, shl(5, path.length))), eq(node, root)))
         }
-        return used == path.length && node == root;
     }
 }

@@ -17,7 +17,7 @@ contract Settlement is ISettlement, TaskMarket {
     bytes32 private constant _BATCH_TYPEHASH =
         keccak256("Batch(uint256 chainId,address market,uint64 batchId,bytes32 taskRoot,bytes32 payloadHash)");
     /// @dev Kind of a SETTLEMENT transaction; the executor writes it in front of every receipt's output.
-    uint16 private constant _KIND = 5;
+    uint256 private constant _KIND = 5;
 
     /// @dev Octets of the payload's records.
     uint256 private constant _COUNTS = 6;
@@ -49,10 +49,9 @@ contract Settlement is ISettlement, TaskMarket {
 
     /// @inheritdoc ISettlement
     function settle(uint64 batchId, bytes32 taskRoot, bytes calldata payload, Certificate calldata c) external {
-        Head memory current = _head;
-        uint256 expected = uint256(current.batchId) + 1;
-        if (batchId != expected) revert SettlementOutOfOrder(batchId, expected);
-        _checkReceipt(current, batchHash(batchId, taskRoot, keccak256(payload)), c);
+        (address page, uint256 epoch, uint256 last) = _readHead();
+        if (batchId != last + 1) revert SettlementOutOfOrder(batchId, last + 1);
+        _checkReceipt(page, epoch, batchHash(batchId, taskRoot, keccak256(payload)), c);
         uint256 paid = _pay(batchId, payload);
         // Last: a settle that ran out of gas half way has settled nothing.
         _head.batchId = batchId;
@@ -70,7 +69,8 @@ contract Settlement is ISettlement, TaskMarket {
         uint256 count,
         bytes32[] calldata path
     ) external view returns (bool) {
-        _checkReceipt(_head, batchHash(batchId, taskRoot, payloadHash), c);
+        (address page, uint256 epoch,) = _readHead();
+        _checkReceipt(page, epoch, batchHash(batchId, taskRoot, payloadHash), c);
         return LedgerProof.included(leaf, index, count, path, taskRoot);
     }
 
@@ -110,31 +110,31 @@ contract Settlement is ISettlement, TaskMarket {
 
     /// @inheritdoc ISettlement
     function batchHash(uint64 batchId, bytes32 taskRoot, bytes32 payloadHash) public view returns (bytes32) {
-        return keccak256(abi.encode(_BATCH_TYPEHASH, block.chainid, address(this), batchId, taskRoot, payloadHash));
+        return LedgerProof.hash6(
+            _BATCH_TYPEHASH, block.chainid, uint256(uint160(address(this))), batchId, uint256(taskRoot), payloadHash
+        );
     }
 
     // ---- private: proof
 
     /// @dev Reverts unless a receipt with code 0 and output kind || batch stands under a header that the current epoch
     /// certified, itself or by links.
-    function _checkReceipt(Head memory current, bytes32 batch, Certificate calldata c) private view {
-        _checkCertificate(current, c.headers, c.view_, c.bitmap, c.signatures);
-        bytes32 receipt = keccak256(
-            abi.encode(
-                LedgerProof.RECEIPT_TYPEHASH,
-                c.txHash,
-                c.receiptHeight,
-                c.receiptIndex,
-                uint256(0),
-                keccak256(abi.encodePacked(_KIND, batch))
-            )
+    function _checkReceipt(address page, uint256 epoch, bytes32 batch, Certificate calldata c) private view {
+        bytes calldata headers = c.headers;
+        _checkCertificate(page, epoch, headers, c.view_, c.bitmap, c.signatures);
+        bytes32 output;
+        uint256 kind = _KIND;
+        // Assembly: 34 odd octets in scratch space.
+        assembly ("memory-safe") {
+            mstore(0, shl(240, kind))
+            mstore(2, batch)
+            output := keccak256(0, 34)
+        }
+        bytes32 receipt = LedgerProof.hash6(
+            LedgerProof.RECEIPT_TYPEHASH, uint256(c.txHash), c.receiptHeight, c.receiptIndex, 0, output
         );
         bool included = LedgerProof.included(
-            LedgerProof.leafOf(receipt),
-            c.leafIndex,
-            c.headers.receiptCountOf(),
-            c.path,
-            c.headers.receiptRootOf()
+            LedgerProof.leafOf(receipt), c.leafIndex, headers.receiptCountOf(), c.path, headers.receiptRootOf()
         );
         if (!included) revert SettlementBadReceipt();
     }
@@ -251,7 +251,7 @@ contract Settlement is ISettlement, TaskMarket {
     }
 
     /// @dev Adds the lines between two octets to the credits; returns their sum. Each word of `credits` is wei and tasks.
-    /// Assembly: this is the loop that a thousand tasks go through, 260 gas a line instead of 580.
+    /// Assembly: this is the loop that a thousand tasks go through, 290 gas a line instead of 620.
     function _addLines(bytes calldata payload, uint256 at, uint256 end, uint256[] memory credits)
         private
         view
@@ -286,12 +286,14 @@ contract Settlement is ISettlement, TaskMarket {
 
     /// @dev Takes the lines of a skipped section or lock back out of the credits: `_addLines` in plain words.
     function _undoLines(bytes calldata payload, uint256 at, uint256 end, uint256[] memory credits) private view {
-        for (; at < end; at += _LINE) {
-            uint256 line = payload.word(at);
-            uint256 amount = uint256(uint48(line >> 192)) * uint32(line >> 160) * 1000;
-            uint256 fee = amount * LAMBDA_BPS / _BASIS_POINTS;
-            credits[line >> 248] -= fee;
-            credits[uint8(line >> 240)] -= amount - fee + _ONE_TASK;
+        unchecked {
+            for (; at < end; at += _LINE) {
+                uint256 line = payload.word(at);
+                uint256 amount = uint256(uint48(line >> 192)) * uint32(line >> 160) * 1000;
+                uint256 fee = amount * LAMBDA_BPS / _BASIS_POINTS;
+                credits[line >> 248] -= fee;
+                credits[uint8(line >> 240)] -= amount - fee + _ONE_TASK;
+            }
         }
     }
 
@@ -304,28 +306,32 @@ contract Settlement is ISettlement, TaskMarket {
         uint256[] memory fined = new uint256[](penalties); // id u16 above what it may still lose u96
         uint256 known = 0;
         uint256 burnt = 0;
-        for (; penalties != 0; --penalties) {
-            if (at + _PENALTY > payload.length) revert SettlementBadPayload(at);
-            uint256 penalty = payload.word(at); // id u16, beneficiary u8, wei u96
-            uint16 id = uint16(penalty >> 240);
-            uint256 beneficiary = uint8(penalty >> 232);
-            Server storage s = _servers[id];
-            bool good = (beneficiary < credits.length || beneficiary == _BURN) && s.owner != address(0);
-            if (!good) revert SettlementBadPayload(at);
-            uint256 i = 0;
-            while (i < known && fined[i] >> 96 != id) ++i;
-            if (i == known) {
-                fined[i] = uint256(id) << 96 | s.stake / TENTH;
-                ++known;
+        // What is taken stands in a stake, and stakes are money that came in: no sum reaches 2^96.
+        unchecked {
+            for (; penalties != 0; --penalties) {
+                if (at + _PENALTY > payload.length) revert SettlementBadPayload(at);
+                uint256 penalty = payload.word(at); // id u16, beneficiary u8, wei u96
+                uint16 id = uint16(penalty >> 240);
+                uint256 beneficiary = uint8(penalty >> 232);
+                Server storage s = _servers[id];
+                if ((beneficiary >= credits.length && beneficiary != _BURN) || s.owner == address(0)) {
+                    revert SettlementBadPayload(at);
+                }
+                uint256 i = 0;
+                while (i < known && fined[i] >> 96 != id) ++i;
+                if (i == known) {
+                    fined[i] = uint256(id) << 96 | s.stake / TENTH;
+                    ++known;
+                }
+                uint256 taken = uint96(penalty >> 136);
+                if (taken > uint96(fined[i])) taken = uint96(fined[i]);
+                fined[i] -= taken;
+                s.stake -= uint96(taken);
+                if (beneficiary == _BURN) burnt += taken;
+                else credits[beneficiary] += taken;
+                emit ServerPenalised(id, taken);
+                at += _PENALTY;
             }
-            uint256 taken = uint96(penalty >> 136);
-            if (taken > uint96(fined[i])) taken = uint96(fined[i]);
-            fined[i] -= taken;
-            s.stake -= uint96(taken);
-            if (beneficiary == _BURN) burnt += taken;
-            else credits[beneficiary] += taken;
-            emit ServerPenalised(id, taken);
-            at += _PENALTY;
         }
         if (burnt != 0) _counters.burnt += uint96(burnt);
         return at;
