@@ -329,6 +329,7 @@ class Links:
 
     async def _serve(self, stream: Stream, dialled: tuple[_Peer, Lane] | None) -> None:
         """Handshake, then both directions, until the stream ends. Errors of the stream end here."""
+        lane: Lane | None = None
         try:
             async with asyncio.timeout(SILENCE_S):
                 peer, lane = await (self._greet(stream, *dialled) if dialled else self._greeted(stream))
@@ -343,7 +344,8 @@ class Links:
             if dialled:
                 dialled[0].refused = str(error)
         except (OSError, EOFError):
-            pass
+            if dialled and lane is None:
+                dialled[0].refused = "it hangs up during the handshake: does its genesis pin our link key?"
         except Refused as error:
             if dialled:
                 dialled[0].refused = error.detail
