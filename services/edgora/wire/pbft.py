@@ -23,8 +23,8 @@ from edgora.wire.ledger import Block, Certificate, CheckpointBody, Header, Phase
 from edgora.wire.units import Digest
 
 __all__ = [
-    "BUCKETS", "MAX_BLOCK_TXS", "MAX_FRAME", "CheckpointCertificate", "CheckpointVote", "Commit", "Evidence",
-    "GetBlocks", "GetBody", "GetChunk", "GetNewView", "Lane", "Message", "NewView", "NewViewBody", "Offence",
+    "BUCKETS", "MAX_ANSWER", "MAX_BLOCK_TXS", "MAX_FRAME", "CheckpointCertificate", "CheckpointVote", "Commit", "Evidence",
+    "GetBlocks", "GetBody", "GetChunk", "Lane", "Message", "NewView", "NewViewBody", "Offence",
     "PrePrepare", "Prepare", "PutBlocks", "PutBody", "PutCertificate", "PutChunk", "SignedCheckpoint", "SignedItem",
     "SignedViewChange", "SignedVote", "SnapshotOffer", "Status", "TxGossip", "ViewChange", "ViewChangeBody",
     "WalAccepted", "WalBlock", "WalCheckpoint", "WalCommit", "WalEvidence", "WalNewView", "WalRecord", "WalStable",
@@ -42,10 +42,13 @@ BUCKETS = 4096
 """Buckets of the state tree (ledger.md 3)."""
 
 _MAX_VALIDATORS = 64  # a certificate's bitmap has 64 bits
-_MAX_LINKS = 64  # headers of a chain: W_buf = 3 W, W <= 16, and room
+_MAX_LINKS = 64  # headers from a commit to a tip: W_buf = 3 W, W <= 16, and room
+MAX_ANSWER = 256
+"""Blocks of one PutBlocks; also the headers that may lie between its last block and a certificate."""
 _BUCKET_HASHES = BUCKETS * 32
 
-Links = Annotated[tuple[Header, ...], msgspec.Meta(max_length=_MAX_LINKS)]
+Uncommitted = Annotated[tuple[Header, ...], msgspec.Meta(max_length=_MAX_LINKS)]
+Links = Annotated[tuple[Header, ...], msgspec.Meta(max_length=MAX_ANSWER)]
 Txs = Annotated[tuple[SignedTx, ...], msgspec.Meta(max_length=MAX_BLOCK_TXS)]
 Signatures = Annotated[tuple[B65, ...], msgspec.Meta(max_length=_MAX_VALIDATORS)]
 
@@ -149,7 +152,7 @@ class ViewChange(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     """Commit certificate of body.commit_hash; None for the genesis."""
     tip: Certificate | None
     """Prepare certificate of body.tip_hash; None if the body names no tip."""
-    headers: Links
+    headers: Uncommitted
     """commit_height + 1 .. tip_height, linked by hash."""
     signature: B65
 
@@ -241,7 +244,7 @@ class PutBlocks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """Consecutive committed blocks; links are the headers after the last one up to the one the certificate signs."""
 
     epoch: U64
-    blocks: Annotated[tuple[Block, ...], msgspec.Meta(max_length=256)]
+    blocks: Annotated[tuple[Block, ...], msgspec.Meta(max_length=MAX_ANSWER)]
     links: Links
     certificate: Certificate | None
     """None only in an empty answer: the sender has nothing from that height on."""
@@ -266,13 +269,6 @@ class PutCertificate(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     certificate: Certificate
 
 
-class GetNewView(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=15):
-    """The NEW_VIEW that the peer entered its present view with; answered by that message itself."""
-
-    epoch: U64
-    view: U64
-
-
 class CheckpointCertificate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """q validators signed the same CheckpointBody: it is stable."""
 
@@ -284,7 +280,7 @@ class CheckpointCertificate(msgspec.Struct, frozen=True, array_like=True, forbid
         return [i for i in range(self.bitmap.bit_length()) if self.bitmap >> i & 1]
 
 
-class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=16):
+class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=15):
     """A stable checkpoint and all that is needed to fetch and check its state bucket by bucket."""
 
     epoch: U64
@@ -297,7 +293,7 @@ class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     bucket_hashes: Annotated[bytes, msgspec.Meta(min_length=_BUCKET_HASHES, max_length=_BUCKET_HASHES)]
 
 
-class GetChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=17):
+class GetChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=16):
     """Buckets `first` and following of the snapshot at a height."""
 
     epoch: U64
@@ -305,7 +301,7 @@ class GetChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     first: U16
 
 
-class PutChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
+class PutChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=17):
     epoch: U64
     height: U64
     first: U16
@@ -315,7 +311,7 @@ class PutChunk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 Message = (
     TxGossip | PrePrepare | Prepare | Commit | ViewChange | NewView | CheckpointVote | Status | Evidence | GetBlocks
-    | PutBlocks | GetBody | PutBody | PutCertificate | GetNewView | SnapshotOffer | GetChunk | PutChunk
+    | PutBlocks | GetBody | PutBody | PutCertificate | SnapshotOffer | GetChunk | PutChunk
 )  # fmt: skip
 
 _LANES: dict[type, Lane] = {
@@ -358,11 +354,11 @@ class WalAccepted(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 class WalTip(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=3):
-    """A prepare certificate that we sign Vote(2) for."""
+    """A prepare certificate that we hold as tip, with our Vote(2) for it (None where that view is past)."""
 
     epoch: U64
     certificate: Certificate
-    signature: B65
+    signature: B65 | None
 
 
 class WalView(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=4):

@@ -1,0 +1,467 @@
+"""State transfer (ledger.md 11): STATUS, catching up by blocks, catching up by snapshot, bodies by hash.
+
+Rule 1: nothing committed is rolled back, and nothing that we accepted or hold as tip is touched.
+Rule 2: one question is under way for blocks and one for a body, each to one peer, asked again only after its deadline;
+        an answer is used once, at most sets off one more question, and never a re-evaluation of all.
+Rule 3: nothing is believed: blocks hang on a commit certificate by their hashes, a snapshot on q CHECKPOINT
+        signatures, each bucket on the state root. What does not fit is dropped, its sender loses credit, and the next
+        peer is asked.
+Rule 4: a certificate or a vote that a peer's STATUS shows missing is pushed to it, at most once a status interval.
+        That repairs lost messages, in place of asking.
+"""
+
+from edgora.ledger import chain, checkpoints
+from edgora.ledger.effects import SnapshotImage
+from edgora.ledger.state import ChainState, Core, Fetch, SnapshotFetch
+from edgora.ledger.tree import bucket_hash, fold
+from edgora.wire.codec import encode
+from edgora.wire.ledger import Block, Certificate, Header, Phase
+from edgora.wire.pbft import (
+    BUCKETS,
+    MAX_ANSWER,
+    GetBlocks,
+    GetBody,
+    GetChunk,
+    Prepare,
+    PutBlocks,
+    PutBody,
+    PutCertificate,
+    PutChunk,
+    SnapshotOffer,
+    Status,
+    WalCommit,
+)  # fmt: skip
+
+__all__ = [
+    "advance_sync", "behind_target", "on_get_blocks", "on_get_body", "on_get_chunk", "on_put_blocks", "on_put_body",
+    "on_put_certificate", "on_put_chunk", "on_snapshot_offer", "on_status", "own_status",
+]  # fmt: skip
+
+_PATIENCE_MS = 100
+"""A gap younger than this is left to the votes that are under way; also the least time between two questions."""
+
+
+# ---- status and repair -----------------------------------------------------------------------------------------------
+
+
+def own_status(core: Core) -> Status:
+    chain_, view = core.chain, core.view
+    return Status(
+        core.config.epoch, view.view, view.active, view.last_height, chain_.head.height, chain_.head_hash,
+        core.checkpoints.stable_height, len(core.pool), core.boot_nonce,
+    )  # fmt: skip
+
+
+def on_status(core: Core, peer: int, status: Status) -> None:
+    """Note where a peer stands and push what it visibly misses."""
+    state = core.peers[peer]
+    state.status, state.heard_ms = status, core.now
+    if core.now - state.repaired_ms >= core.params.status_interval_ms // 2 and _repair(core, peer, status):
+        state.repaired_ms = core.now
+
+
+def _repair(core: Core, peer: int, status: Status) -> bool:
+    """Send again what a peer lacks although it had the time to arrive. True if anything was sent."""
+    before, view = len(core.out.send), core.view
+    stale = core.now - core.params.status_interval_ms
+    head = core.chain.head.height
+    settled = core.chain.committed_ms <= stale or status.height + core.params.buffer < head
+    if status.height < head and settled and core.chain.best is not None:
+        core.send(peer, PutCertificate(core.config.epoch, core.chain.best))
+    if view.active and view.new_view is not None and (status.view, status.active) < (view.view, True):
+        core.send(peer, view.new_view)
+    if view.active and status.view == view.view and core.may_sign:
+        _resend_votes(core, peer, status, stale)
+    own = core.checkpoints.own
+    if own is not None and status.checkpoint < own.body.height <= status.height:
+        core.send(peer, own)
+    return len(core.out.send) > before
+
+
+def _resend_votes(core: Core, peer: int, status: Status, stale: int) -> None:
+    """Our own votes for blocks that the peer has not committed; the whole proposal if it has not accepted it."""
+    view = core.view
+    for height in sorted(view.accepted):
+        accepted = view.accepted[height]
+        if height <= status.height or accepted.at_ms > stale:
+            continue
+        if isinstance(accepted.message, Prepare) or height > status.accepted:
+            core.send(peer, accepted.message)
+        if height in view.commits and view.commits[height][2] <= stale:
+            core.send(peer, view.commits[height][1])
+
+
+def on_put_certificate(core: Core, peer: int, message: PutCertificate) -> None:
+    """A commit certificate from whoever holds one."""
+    if message.certificate.vote.height <= core.chain.best_height:
+        return
+    if not chain.learn_certificate(core, message.certificate):
+        core.fault(peer, "an invalid commit certificate")
+
+
+# ---- what we miss ----------------------------------------------------------------------------------------------------
+
+
+def behind_target(core: Core) -> int:
+    """Height that is certainly committed: of our best certificate, or what f + 1 peers claim."""
+    claims = sorted((p.status.height for p in core.peers.values() if p.status is not None), reverse=True)
+    claimed = claims[core.config.f] if len(claims) > core.config.f else 0
+    return max(core.chain.best_height, claimed)
+
+
+def _wanted_body(core: Core) -> tuple[bytes, list[int]] | None:
+    """(hash, likely holders) of a body that we need before we can vote and know only by its hash."""
+    view = core.view
+    if not view.active:
+        return None
+    base = view.pending_base
+    if base is not None:
+        missing = chain.missing_path(core, base.hash)
+        if missing is None or view.new_view is None:
+            return None
+        tips = [c.tip for c in view.new_view.view_changes if c.tip is not None and c.body.tip_hash == base.hash]
+        return missing, [signer for signer in tips[0].signers() if signer != core.me]
+    proposal = view.proposals.get((view.view, view.last_height + 1))
+    if proposal is not None and proposal.incomplete and proposal.block_hash not in core.chain.known:
+        return proposal.block_hash, [core.config.primary(view.view)]
+    return None
+
+
+def advance_sync(core: Core) -> None:
+    """Ask for what is missing, one question at a time; arm the timer for the next look."""
+    _advance_blocks(core)
+    _advance_body(core)
+    sync = core.sync
+    deadlines = [fetch.deadline_ms for fetch in (sync.blocks, sync.body) if fetch is not None]
+    if sync.blocks is None and sync.behind_since is not None:
+        deadlines.append(sync.behind_since + _PATIENCE_MS)
+    if sync.body is None and sync.wanted_since is not None:
+        deadlines.append(sync.wanted_since + _PATIENCE_MS)
+    core.set_timer("fetch", min(deadlines, default=None))
+
+
+def _advance_blocks(core: Core) -> None:
+    sync, head = core.sync, core.chain.head.height
+    target = behind_target(core)
+    if target <= head or core.halted is not None:
+        sync.behind_since = sync.blocks = sync.snapshot = None
+        return
+    if sync.behind_since is None:
+        sync.behind_since = core.now
+    if sync.blocks is not None and core.now < sync.blocks.deadline_ms:
+        return
+    if target <= head + core.params.buffer and core.now < sync.behind_since + _PATIENCE_MS:
+        return
+    peer = _next_peer(core, head + 1)
+    if peer is None:
+        sync.blocks = None
+        sync.behind_since = core.now
+        return
+    if sync.snapshot is not None:
+        first = _next_bucket(sync.snapshot)
+        core.send(peer, GetChunk(core.config.epoch, sync.snapshot.offer.checkpoint.body.height, first))
+    else:
+        core.send(peer, GetBlocks(core.config.epoch, head + 1))
+    sync.blocks = Fetch(peer, head + 1, core.now + max(core.params.fetch_timeout_ms, _PATIENCE_MS))
+
+
+def _advance_body(core: Core) -> None:
+    sync = core.sync
+    found = _wanted_body(core)
+    if found is None:
+        sync.body = sync.wanted_since = None
+        return
+    wanted, holders = found
+    if sync.body is not None and sync.body.what == wanted and core.now < sync.body.deadline_ms:
+        return
+    if not holders or (sync.wanted_since is not None and core.now < sync.wanted_since + _PATIENCE_MS):
+        return
+    sync.turn += 1
+    peer = holders[sync.turn % len(holders)]
+    core.send(peer, GetBody(core.config.epoch, wanted))
+    sync.wanted_since = core.now
+    sync.body = Fetch(peer, wanted, core.now + max(core.params.fetch_timeout_ms, _PATIENCE_MS))
+
+
+def _next_peer(core: Core, height: int) -> int | None:
+    """The next peer, in turn, that claims to hold this height; any peer if none claims it."""
+    others = sorted(core.peers)
+    if not others:
+        return None
+    able = [p for p in others if (s := core.peers[p].status) is not None and s.height >= height] or others
+    core.sync.turn += 1
+    return min(able, key=lambda p: (p - core.me - core.sync.turn) % core.config.n)
+
+
+# ---- blocks ----------------------------------------------------------------------------------------------------------
+
+
+def on_get_blocks(core: Core, peer: int, message: GetBlocks) -> None:
+    """Answer with committed blocks from memory, or offer the snapshot that has replaced them."""
+    chain_ = core.chain
+    if message.first > chain_.head.height:
+        core.send(peer, PutBlocks(core.config.epoch, (), (), None))
+        return
+    if message.first not in chain_.committed:
+        offer = _offer(core)
+        if offer is not None:
+            core.send(peer, offer)
+        return
+    blocks: list[Block] = []
+    octets, height = 0, message.first
+    while height <= chain_.head.height and len(blocks) < MAX_ANSWER:
+        known = chain_.known[chain_.committed[height]]
+        if blocks and octets + known.octets > core.params.sync_octets:
+            break
+        blocks.append(known.block)
+        octets += known.octets
+        height += 1
+    proof = _certified_links(core, height - 1)
+    if proof is not None:
+        core.send(peer, PutBlocks(core.config.epoch, tuple(blocks), *proof))
+
+
+def _certified_links(core: Core, height: int) -> tuple[tuple[Header, ...], Certificate] | None:
+    """Headers above a committed height up to the nearest one that we hold a commit certificate of, and that."""
+    chain_ = core.chain
+    links: list[Header] = []
+    while height not in chain_.certificates:
+        height += 1
+        if height not in chain_.committed:
+            return None
+        links.append(chain_.known[chain_.committed[height]].header)
+        if len(links) > MAX_ANSWER:
+            return None
+    return tuple(links), chain_.certificates[height]
+
+
+def on_put_blocks(core: Core, peer: int, message: PutBlocks) -> None:
+    """Blocks that we asked this peer for. Whether they came by votes meanwhile makes no difference."""
+    sync = core.sync
+    if sync.blocks is None or sync.blocks.peer != peer:
+        return
+    if message.certificate is None:
+        return  # it has nothing above our head: the deadline moves us to the next peer
+    blocks = [b for b in message.blocks if b.header.height > core.chain.head.height]
+    failure = _link(core, blocks, message)
+    if failure is not None:
+        core.fault(peer, failure)
+        return
+    if not chain.learn_certificate(core, message.certificate):
+        core.fault(peer, "blocks under an invalid certificate")
+        return
+    for block in blocks:
+        known = core.chain.known.get(block_hash := block.header.hash) or chain.identify(core, block, block_hash)
+        if known is None:
+            core.fault(peer, "a block whose body is not its header's")
+            return
+        core.chain.known[block_hash] = known
+        core.chain.headers.pop(block_hash, None)
+    for header in message.links:
+        if header.height > core.chain.head.height and header.hash not in core.chain.known:
+            core.chain.headers[header.hash] = header
+    sync.blocks, sync.behind_since = None, core.now - _PATIENCE_MS
+
+
+def _link(core: Core, blocks: list[Block], message: PutBlocks) -> str | None:
+    """None if blocks and links hang together, from our head up to the certificate; else what does not."""
+    if not blocks and not message.links:
+        return None
+    below, height = core.chain.head_hash, core.chain.head.height
+    for header in (*(b.header for b in blocks), *message.links):
+        if header.height <= core.chain.head.height:
+            continue
+        if header.parent != below or header.height != height + 1:
+            return "blocks that do not continue our chain"
+        below, height = header.hash, header.height
+    assert message.certificate is not None
+    if height > core.chain.head.height and message.certificate.vote.block_hash != below:
+        return "a certificate of another block"
+    return None
+
+
+# ---- bodies ----------------------------------------------------------------------------------------------------------
+
+
+def on_get_body(core: Core, peer: int, message: GetBody) -> None:
+    known = core.chain.known.get(message.block_hash)
+    if known is not None:
+        core.send(peer, PutBody(core.config.epoch, known.block))
+
+
+def on_put_body(core: Core, peer: int, message: PutBody) -> None:
+    """A body that we asked this peer for by its hash."""
+    sync, block_hash = core.sync, message.block.header.hash
+    if sync.body is None or sync.body.peer != peer or sync.body.what != block_hash:
+        return
+    known = chain.identify(core, message.block, block_hash)
+    if known is None:
+        core.fault(peer, "a body that is not its header's")
+        return
+    if known.header.height > core.chain.head.height:
+        chain.remember(core, known)
+    sync.body = sync.wanted_since = None
+
+
+# ---- snapshots -------------------------------------------------------------------------------------------------------
+
+
+def _offer(core: Core) -> SnapshotOffer | None:
+    stable = core.checkpoints.stable
+    if stable is None:
+        return None
+    kept = core.checkpoints.states.get(stable.body.height)
+    if kept is None:  # after a restart from a newer snapshot, until that one is stable too
+        return None
+    header, frozen = kept
+    proof = _certified_links(core, header.height)
+    if proof is None:
+        return None
+    return SnapshotOffer(core.config.epoch, stable, header, *proof, b"".join(frozen.hashes))
+
+
+def on_snapshot_offer(core: Core, peer: int, offer: SnapshotOffer) -> None:
+    """The blocks that we asked for are pruned there; a certified state is on offer instead."""
+    sync, body = core.sync, offer.checkpoint.body
+    if sync.blocks is None or sync.blocks.peer != peer or body.height <= core.chain.head.height:
+        return
+    present = sync.snapshot
+    if present is not None and present.offer.checkpoint.body.height >= body.height:
+        return
+    failure = _unsound(core, offer)
+    if failure is not None:
+        core.fault(peer, failure)
+        return
+    fetch = SnapshotFetch(offer)
+    if present is not None:  # what is the same in the newer state need not come again
+        for number, pairs in present.buckets.items():
+            if _hash_at(present.offer, number) == _hash_at(offer, number):
+                fetch.buckets[number] = pairs
+    for number in range(BUCKETS):
+        if number not in fetch.buckets and _hash_at(offer, number) == _EMPTY_BUCKET:
+            fetch.buckets[number] = ()
+    sync.snapshot = fetch
+    _next_chunk_or_install(core, peer, fetch)
+
+
+def _unsound(core: Core, offer: SnapshotOffer) -> str | None:
+    body = offer.checkpoint.body
+    if not core.check.good_checkpoint(offer.checkpoint):
+        return "a snapshot without a quorum of checkpoints"
+    if offer.header.hash != body.block_hash or offer.header.height != body.height:
+        return "a snapshot with another header"
+    hashes = [_hash_at(offer, number) for number in range(BUCKETS)]
+    if fold(hashes) != body.state_root:
+        return "bucket hashes that do not give the state root"
+    below, height = body.block_hash, body.height
+    for header in offer.links:
+        if header.parent != below or header.height != height + 1:
+            return "links that do not continue the snapshot's block"
+        below, height = header.hash, header.height
+    if offer.certificate.vote.block_hash != below or not core.check.good(offer.certificate, Phase.COMMIT):
+        return "a snapshot under an invalid commit certificate"
+    return None
+
+
+_EMPTY_BUCKET = bucket_hash(())
+
+
+def _hash_at(offer: SnapshotOffer, number: int) -> bytes:
+    return offer.bucket_hashes[32 * number : 32 * number + 32]
+
+
+def _next_bucket(fetch: SnapshotFetch) -> int:
+    return next(number for number in range(BUCKETS) if number not in fetch.buckets)
+
+
+def on_get_chunk(core: Core, peer: int, message: GetChunk) -> None:
+    """Answer with buckets of that state, or with the offer that has replaced it."""
+    kept = core.checkpoints.states.get(message.height)
+    stable = core.checkpoints.stable_height
+    if kept is None or message.height > stable or message.first >= BUCKETS:
+        offer = _offer(core)
+        if offer is not None and message.height < stable:
+            core.send(peer, offer)
+        return
+    buckets: list[tuple[tuple[bytes, bytes], ...]] = []
+    octets = 0
+    for number in range(message.first, BUCKETS):
+        pairs = kept[1].pairs(number)
+        size = len(encode(pairs))
+        if buckets and octets + size > core.params.sync_octets:
+            break
+        buckets.append(pairs)
+        octets += size
+    core.send(peer, PutChunk(core.config.epoch, message.height, message.first, tuple(buckets)))
+
+
+def on_put_chunk(core: Core, peer: int, message: PutChunk) -> None:
+    """Buckets that we asked this peer for; each is checked against the certified root."""
+    sync = core.sync
+    fetch = sync.snapshot
+    if fetch is None or sync.blocks is None or sync.blocks.peer != peer:
+        return
+    if message.height != fetch.offer.checkpoint.body.height:
+        return
+    for number, pairs in enumerate(message.buckets, message.first):
+        if number >= BUCKETS or bucket_hash(pairs) != _hash_at(fetch.offer, number):
+            core.fault(peer, f"bucket {number} of the snapshot of height {message.height} is forged")
+            break
+        fetch.buckets[number] = pairs
+    else:
+        _next_chunk_or_install(core, peer, fetch)
+
+
+def _next_chunk_or_install(core: Core, peer: int, fetch: SnapshotFetch) -> None:
+    sync, height = core.sync, fetch.offer.checkpoint.body.height
+    if len(fetch.buckets) == BUCKETS:
+        _install(core, fetch)
+        return
+    core.send(peer, GetChunk(core.config.epoch, height, _next_bucket(fetch)))
+    sync.blocks = Fetch(peer, height, core.now + max(core.params.fetch_timeout_ms, _PATIENCE_MS))
+
+
+def _install(core: Core, fetch: SnapshotFetch) -> None:
+    """Become a replica that has executed up to the checkpoint. View, accepted blocks and tip stay as they are."""
+    offer = fetch.offer
+    header, body = offer.header, offer.checkpoint.body
+    state = {key: value for number in range(BUCKETS) for key, value in fetch.buckets[number]}
+    core.executor.restore(header, state, body.state_root)
+    old = core.chain
+    above = {k.hash: k for k in old.known.values() if k.header.height > header.height}
+    core.chain = ChainState(
+        header, body.block_hash, above,
+        {h: x for h, x in old.headers.items() if x.height > header.height},
+        best=old.best, tip=old.tip, wake_at=core.application.wake_at(), committed_ms=core.now,
+        results_height=core.executor.latest_receipts(), results_since=core.now,
+    )  # fmt: skip
+    for link in offer.links:
+        if (link_hash := link.hash) not in above:
+            core.chain.headers[link_hash] = link
+    chain.learn_valid(core, offer.certificate)
+    if core.chain.best is not None and core.chain.best.vote.block_hash == body.block_hash:
+        core.chain.certificates[header.height] = core.chain.best
+    core.pool.resettle(core.now, header.height)
+    core.view.selection = None
+    _forget_below(core, header.height)
+    frozen = core.executor.freeze()
+    core.checkpoints.states = {header.height: (header, frozen)}
+    core.checkpoints.stable = offer.checkpoint
+    core.out.snapshot = SnapshotImage(header, frozen.root, state, installed=True)
+    if core.chain.best is not None:
+        core.persist(WalCommit(core.config.epoch, core.chain.best))
+    checkpoints.compact(core)
+    core.sync.snapshot = core.sync.blocks = core.sync.behind_since = None
+    core.timers.progress_since = core.now
+
+
+def _forget_below(core: Core, height: int) -> None:
+    view, state = core.view, core.checkpoints
+    for table in (view.accepted, view.commits):
+        for old in [h for h in table if h <= height]:
+            del table[old]
+    for key in [k for k in view.proposals if k[1] <= height]:
+        del view.proposals[key]
+    for old in [h for h in state.votes if h <= height]:
+        del state.votes[old]
+    core.votes.prune(height - core.params.window, view.view - 1)
