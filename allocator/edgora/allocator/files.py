@@ -39,7 +39,7 @@ def read_json(data: bytes, kind: type[T], what: str) -> T:
         raise _refused(str(error), what) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         detail = f"{what} is not a JSON document: {error}"
-        raise Refused(_line(detail), field="$", fix="write one JSON object") from None
+        raise Refused(_line(detail), field="$") from None
 
 
 def read_settings(settings: Mapping[str, object], kind: type[T], what: str) -> T:
@@ -48,7 +48,7 @@ def read_settings(settings: Mapping[str, object], kind: type[T], what: str) -> T
         return msgspec.convert(dict(settings), type=kind)
     except msgspec.ValidationError as error:
         known = ", ".join(field.encode_name for field in msgspec.structs.fields(kind)) or "none"  # type: ignore[arg-type]  # kind is a Struct here
-        raise _refused(str(error), what, fix=f"keys it takes: {known}") from None
+        raise _refused(str(error), what, f"; keys it takes: {known}") from None
 
 
 def write_json(value: object) -> bytes:
@@ -110,15 +110,15 @@ def _refuse_first(
         raise Refused(f"{name}[{at}] is {array[at].item()!r}: must be {expected}", field=f"{name}[{at}]")
 
 
-def _refused(message: str, what: str, fix: str | None = None) -> Refused:
+def _refused(message: str, what: str, hint: str = "") -> Refused:
     match = _PATH.match(message)
     detail, path = (match["what"], match["path"] or "") if match else (message, "")
     named = _NAMED.search(detail)
     field = path.lstrip(".")
     if named:
         field = f"{field}.{named['name']}" if field else named["name"]
-    sentence = f"{what}: {field or 'document'}: {detail[:1].lower()}{detail[1:]}"
-    return Refused(_line(sentence + (f"; {fix}" if fix else "")), field=field or "$", fix=fix)
+    sentence = f"{what}: {field or 'document'}: {detail[:1].lower()}{detail[1:]}{hint}"
+    return Refused(_line(sentence), field=_line(field) or "$")
 
 
 def _line(text: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from edgora.allocator.search import Found, Search
 from edgora.wire.errors import EdgoraError, NotFound, Refused
 
-__all__ = ["PROBLEMS", "Policy", "PolicyError", "Problem", "policy", "problem", "solve", "versions"]
+__all__ = ["PROBLEMS", "Chosen", "Policy", "PolicyError", "Problem", "policy", "problem", "solve", "versions"]
 
 PROBLEMS: Mapping[str, str] = {"mta": "edgora.allocator.mta.problem:MTA"}
 """Where each problem lives."""
@@ -91,8 +91,8 @@ class Problem(Protocol):
         ...
 
 
-class _Chosen:
-    """A solver or a user's policy behind one face; both kinds of `Policy`."""
+class Chosen:
+    """A solver with its options, or a user's policy, behind one face; itself a `Policy`, whose answers are plans."""
 
     def __init__(
         self, room: Problem, name: str, seed: int, settings: Mapping[str, object], user: Policy | None
@@ -129,6 +129,7 @@ class _Chosen:
             raise PolicyError(f"policy {self.name} raised {type(error).__name__}: {error}") from error
 
     def propose(self, instance: Instance, budget_s: float) -> Found:
+        """A plan within about budget_s of wall time. Raises PolicyError, Refused."""
         return self.search(instance, Search(self._seed, time.monotonic() + budget_s))
 
 
@@ -147,10 +148,10 @@ def problem(name: str) -> Problem:
     return room
 
 
-def policy(problem_name: str, name: str, *, seed: int = 0, settings: Mapping[str, object] | None = None) -> _Chosen:
+def policy(problem_name: str, name: str, *, seed: int = 0, settings: Mapping[str, object] | None = None) -> Chosen:
     """A policy for live rounds and sweeps: a solver's name, or `module:object`."""
     user = _imported(name) if ":" in name else None
-    return _Chosen(problem(problem_name), name, seed, settings or {}, user)
+    return Chosen(problem(problem_name), name, seed, settings or {}, user)
 
 
 def solve(
@@ -171,10 +172,12 @@ def solve(
     Refused for a setting or an instance that does not fit, PolicyError for a user's policy.
     """
     room = problem(problem_name)
+    if not 0 <= seed < 2**63:
+        raise Refused(f"seed is {seed}: must be within 0..2^63-1", field="seed")
     if isinstance(solver, str):
         chosen = policy(problem_name, solver, seed=seed, settings=settings)
     else:
-        chosen = _Chosen(room, f"{type(solver).__module__}:{type(solver).__qualname__}", seed, settings or {}, solver)
+        chosen = Chosen(room, f"{type(solver).__module__}:{type(solver).__qualname__}", seed, settings or {}, solver)
     limit_s = chosen.limit_s(time_limit_s)
     search = Search(seed, None if limit_s is None else time.monotonic() + limit_s)
     search.stopped, search.report = stopped or search.stopped, report or search.report
@@ -200,8 +203,6 @@ def _imported(name: str) -> Policy:
         for part in attribute.split("."):
             found = getattr(found, part)
         made = found() if isinstance(found, type) else found
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
         raise NotFound(f"no policy {name!r}: {type(error).__name__}: {error}", field="solver") from error
     if not callable(getattr(made, "propose", None)):

@@ -21,10 +21,10 @@ WARM_UP = Instance(
     round=0,
     now_ms=0,
     slack_ms=0,
-    tasks=tuple(OpenTask(bytes(32), bytes(20), 0, 2, 2 + j, 1, 1, 1, 2**40, ()) for j in range(2)),
-    servers=tuple(LiveServer(i, 1, 3 - i, 1, 1, 1, 0, 3, 0) for i in range(2)),
+    tasks=tuple(OpenTask(bytes(32), bytes(20), 0, 2, 5 + j, 1, 1, 1, 2**40, ()) for j in range(2)),
+    servers=tuple(LiveServer(i, 1, 2, 1, 1 + i, 1, 0, 2, 0) for i in range(2)),
 )
-"""Two tasks that both want the larger server: even `exact` has to search."""
+"""Two tasks that both want the cheaper server, which has room for one: even `exact` has to search."""
 
 
 def main(arguments: list[str]) -> int:

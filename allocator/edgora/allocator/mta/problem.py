@@ -44,9 +44,9 @@ class MtaProblem:
     def score(self, instance: Instance, solution: Solution) -> Score:
         return solutions.score(instance, solution)
 
-    def solution(
-        self, instance: Instance, solver: str, seed: int, found: Found, wall_s: float, cpu_s: float
-    ) -> Solution:
+    def solution(self, instance: object, solver: str, seed: int, found: Found, wall_s: float, cpu_s: float) -> Solution:
+        if not isinstance(instance, Instance):
+            raise Refused(f"an mta solution is of an mta instance, not of a {type(instance).__name__}")
         return solutions.build(instance, solver, seed, found, wall_s, cpu_s)
 
     def solver(self, name: str, settings: Mapping[str, object]) -> Solver:
