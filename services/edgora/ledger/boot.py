@@ -24,6 +24,7 @@ from edgora.wire.pbft import (
     WalCheckpoint,
     WalCommit,
     WalEvidence,
+    WalLinks,
     WalNewView,
     WalStable,
     WalTip,
@@ -58,6 +59,8 @@ class _Log:
                     self.change = change
                 case WalNewView(_, new_view):
                     self.new_view = new_view
+                case WalLinks(_, headers):
+                    core.chain.headers.update({h.hash: h for h in headers if h.height > floor})
                 case WalCommit(_, certificate):
                     chain.learn_valid(core, certificate)
                 case WalCheckpoint(_, body, signature):

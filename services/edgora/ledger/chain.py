@@ -130,22 +130,39 @@ def advance_commits(core: Core) -> bool:
     best = chain.best
     if best is None or best.vote.height <= chain.head.height or core.halted is not None:
         return False
-    path = ancestry(core, best.vote.block_hash)
+    # The highest certificate may be of a block that is not here yet; then a lower one can still commit something.
+    below = sorted(chain.heard.values(), key=lambda c: c.vote.height, reverse=True)
+    for certificate in (best, *(c for c in below if c != best)):
+        path = _path_from_head(core, certificate.vote.block_hash)
+        if path and path[0] in chain.known:
+            return _commit_along(core, path, certificate)
+    return False
+
+
+def _path_from_head(core: Core, block_hash: bytes) -> list[bytes]:
+    """Hashes from the head's child up to this block; [] if the headers between are not all here."""
+    path = ancestry(core, block_hash)
     if not path:
-        return False
-    lowest = chain.header(path[-1])
+        return []
+    lowest = core.chain.header(path[-1])
     assert lowest is not None
-    if lowest.height != chain.head.height + 1:
-        return False
-    if lowest.parent != chain.head_hash:
+    if lowest.height != core.chain.head.height + 1:
+        return []
+    if lowest.parent != core.chain.head_hash:
         core.halt(f"a certified chain forks from ours below height {lowest.height}")
-        return False
-    moved = False
-    for block_hash in reversed(path):
+        return []
+    path.reverse()
+    return path
+
+
+def _commit_along(core: Core, path: list[bytes], certificate: Certificate) -> bool:
+    chain, moved = core.chain, False
+    for block_hash in path:
         known = chain.known.get(block_hash)
         if known is None or core.halted is not None:
             break
-        _commit(core, known, chain.heard.pop(block_hash, best if block_hash == best.vote.block_hash else None))
+        chain.proof = certificate
+        _commit(core, known, certificate if block_hash == certificate.vote.block_hash else chain.heard.get(block_hash))
         moved = True
     return moved
 
@@ -172,6 +189,7 @@ def _commit(core: Core, known: Known, certificate: Certificate | None) -> None:
         core.halt(divergence)
         return
     log_body(core, known)
+    core.out.sync = True  # the commit's records are durable before anybody is told of it
     result = core.executor.execute(header, known.hash, known.block.txs, known.hashes)
     chain.head, chain.head_hash = header, known.hash
     chain.committed[header.height] = known.hash

@@ -76,6 +76,8 @@ class ChainState:
     """Commit certificates of blocks above the head, by block hash."""
     best: Certificate | None = None
     """Highest commit certificate; its block may still be missing."""
+    proof: Certificate | None = None
+    """The certificate that committed the head: of the head itself, or of a block that links down to it."""
     tip: Certificate | None = None
     """Highest certificate by (view, height), PREPARE or COMMIT; never decreases."""
     results_height: int = 0

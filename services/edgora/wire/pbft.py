@@ -27,7 +27,7 @@ __all__ = [
     "GetBlocks", "GetBody", "GetChunk", "Lane", "Message", "NewView", "NewViewBody", "Offence",
     "PrePrepare", "Prepare", "PutBlocks", "PutBody", "PutCertificate", "PutChunk", "SignedCheckpoint", "SignedItem",
     "SignedViewChange", "SignedVote", "SnapshotOffer", "Status", "TxGossip", "ViewChange", "ViewChangeBody",
-    "WalAccepted", "WalBlock", "WalCheckpoint", "WalCommit", "WalEvidence", "WalNewView", "WalRecord", "WalStable",
+    "WalAccepted", "WalBlock", "WalCheckpoint", "WalCommit", "WalEvidence", "WalLinks", "WalNewView", "WalRecord", "WalStable",
     "WalTip", "WalView", "decode_message", "decode_record", "encode_message", "encode_record", "lane_of",
     "view_changes_hash",
 ]  # fmt: skip
@@ -382,6 +382,13 @@ class WalCommit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     certificate: Certificate
 
 
+class WalLinks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=10):
+    """Headers without bodies, from a block that we hold up to one that a WalCommit certifies."""
+
+    epoch: U64
+    headers: Links
+
+
 class WalCheckpoint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=7):
     """We signed this checkpoint; its snapshot is durable."""
 
@@ -403,7 +410,8 @@ class WalEvidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 WalRecord = (
-    WalBlock | WalAccepted | WalTip | WalView | WalNewView | WalCommit | WalCheckpoint | WalStable | WalEvidence
+    WalBlock | WalAccepted | WalTip | WalView | WalNewView | WalCommit | WalLinks | WalCheckpoint | WalStable
+    | WalEvidence
 )  # fmt: skip
 
 
