@@ -19,7 +19,7 @@ import msgspec
 from edgora.wire.codec import U16, U32, U48, U64
 from edgora.wire.market import Allocation, Instance, Reason
 
-__all__ = ["Answer", "Bus", "Delivery", "Proposed", "RoundOpened", "Skipped", "answers_topic", "rounds_topic"]
+__all__ = ["Answer", "Bus", "Delivery", "Proposed", "RoundRequest", "Skipped", "answers_topic", "rounds_topic"]
 
 
 class Delivery(NamedTuple):
@@ -50,7 +50,7 @@ class Bus(Protocol):
     async def close(self) -> None: ...
 
 
-class RoundOpened(msgspec.Struct, frozen=True, array_like=True, tag=0, forbid_unknown_fields=True):
+class RoundRequest(msgspec.Struct, frozen=True, array_like=True, tag=0, forbid_unknown_fields=True):
     """A node asks its allocators for proposals."""
 
     instance: Instance

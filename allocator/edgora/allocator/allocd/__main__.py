@@ -19,7 +19,7 @@ from edgora.adapters.redis_bus import RedisBus
 from edgora.allocator.allocd.app import Metrics, create_app
 from edgora.allocator.allocd.engine import ProcessEngine
 from edgora.allocator.allocd.worker import AllocatorWorker
-from edgora.wire.errors import EdgoraError, Refused
+from edgora.wire.errors import EdgoraError, Refused, Unavailable
 
 
 class _Server(uvicorn.Server):
@@ -60,14 +60,24 @@ async def serve(settings: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, worker.stop)
-    serving = asyncio.create_task(server.serve())
+    working, serving = asyncio.create_task(worker.run()), asyncio.create_task(_listen(server))
     try:
-        await worker.run()
+        await asyncio.wait((working, serving), return_when=asyncio.FIRST_COMPLETED)
     finally:
+        worker.stop()
         server.should_exit = True
-        with contextlib.suppress(SystemExit):  # uvicorn's answer to a port in use; it has said so
-            await serving
+        ended = await asyncio.gather(working, serving, return_exceptions=True)
         await bus.close()
+    for error in ended:
+        if isinstance(error, BaseException):
+            raise error
+
+
+async def _listen(server: _Server) -> None:
+    try:
+        await server.serve()
+    except SystemExit:  # uvicorn's answer to a port in use; it has logged which
+        raise Unavailable(f"cannot listen on {server.config.host}:{server.config.port}") from None
 
 
 def main(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ round, so that every import is done when the first budget runs.
 """
 
 import os
+import signal
 import sys
 import warnings
 from typing import BinaryIO
@@ -29,6 +30,7 @@ WARM_UP = Instance(
 
 def main(arguments: list[str]) -> int:
     name, seed, floor_bps = arguments[0], int(arguments[1]), int(arguments[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on a terminal is the parent's to handle
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     if "" not in sys.path:
@@ -58,8 +60,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _say(answers: BinaryIO, message: Hello | Done) -> None:
-    answers.write(frame(encode(message)))
-    answers.flush()
+    try:
+        answers.write(frame(encode(message)))
+        answers.flush()
+    except BrokenPipeError:  # the service is gone: so is the reason to be here
+        os._exit(1)
 
 
 if __name__ == "__main__":

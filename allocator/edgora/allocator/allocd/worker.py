@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from edgora.allocator.allocd.engine import Engine
-from edgora.ports.bus import Answer, Bus, Delivery, Proposed, RoundOpened, Skipped, answers_topic, rounds_topic
+from edgora.ports.bus import Answer, Bus, Delivery, Proposed, RoundRequest, Skipped, answers_topic, rounds_topic
 from edgora.wire.codec import decode, encode
 from edgora.wire.errors import EdgoraError, Unavailable, WireError
 from edgora.wire.hashing import keccak
@@ -59,7 +59,7 @@ class WorkerStatus:
     skipped: Counter[str] = field(default_factory=Counter)
     """By reason code."""
     unreadable: int = 0
-    """Entries that are no RoundOpened."""
+    """Entries that are no RoundRequest."""
     last_round: int | None = None
     last_solver_ms: int | None = None
 
@@ -146,15 +146,15 @@ class AllocatorWorker:
                     self._answered.append(digest)
             await self._bus.ack(rounds_topic(self._node), self._engine.policy, [delivery.id])
 
-    def _read(self, delivery: Delivery) -> RoundOpened | None:
+    def _read(self, delivery: Delivery) -> RoundRequest | None:
         try:
-            return decode(delivery.data, RoundOpened)
+            return decode(delivery.data, RoundRequest)
         except WireError as error:
             self.status.unreadable += 1
             _log.warning("policy %s passes over an unreadable entry: %s", self._engine.policy, error.detail)
             return None
 
-    async def _answer(self, opened: RoundOpened, newer: int | None) -> Allocation | Skipped:
+    async def _answer(self, opened: RoundRequest, newer: int | None) -> Allocation | Skipped:
         name, number = self._engine.policy, opened.instance.round
         self.status.rounds += 1
         self.status.last_round = number
