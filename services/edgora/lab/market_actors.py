@@ -18,9 +18,10 @@ from edgora.market.draws import AuditChain
 from edgora.market.machine import Market
 from edgora.market.receipts import maximum
 from edgora.wire.codec import encode, to_u96, to_u128
+from edgora.wire.eip712 import Domain
 from edgora.wire.genesis import ConsensusParams, Genesis, GenesisServer, GenesisValidator
 from edgora.wire.hashing import keccak
-from edgora.wire.ledger import Kind, OrderedTx, SignedTx, Tx, tx_hash
+from edgora.wire.ledger import Kind, OrderedTx, Tx, tx_hash
 from edgora.wire.market import (
     Advert,
     Allocation,
@@ -49,35 +50,32 @@ from edgora.wire.market import (
 )
 from edgora.wire.settlement import Payload, Voucher, decode_payload, line_amount, lock_key
 
-__all__ = ["Consortium", "DevChain", "Seller", "Ue", "ordered", "signed"]
+__all__ = ["Consortium", "DevChain", "Seller", "Ue", "ordered"]
 
 _CHAIN_LENGTH = 1024
 """Draws that a simulated server has; the product's chains are 2^16 long and slower to make."""
 
 
-def signed(genesis: Genesis, key: SigningKey, kind: Kind, payload: object, *, lane: int, seq: int, valid_until: int) -> SignedTx:
-    """A transaction as a client sends it. payload: a wire structure, or octets as they are."""
-    data = payload if isinstance(payload, bytes) else encode(payload)
-    tx = Tx(kind, key.address, lane, seq, valid_until, data)
-    return SignedTx(tx, key.sign(tx_hash(tx, genesis.ledger_domain())))
-
-
-def ordered(genesis: Genesis, key: SigningKey, kind: Kind, payload: object, *, lane: int = 0, seq: int = 0) -> OrderedTx:
+def ordered(domain: Domain, key: SigningKey, kind: Kind, payload: object, *, lane: int = 0, seq: int = 0) -> OrderedTx:
     """A transaction as the ledger hands it to the market; for markets that run without a ledger."""
     data = payload if isinstance(payload, bytes) else encode(payload)
     tx = Tx(kind, key.address, lane, seq, 2**32, data)
-    return OrderedTx(tx_hash(tx, genesis.ledger_domain()), tx)
+    return OrderedTx(tx_hash(tx, domain), tx)
 
 
 class Consortium:
-    """A genesis and every key of it."""
+    """A genesis and every key of it.
+
+    keys and ledger_domain are for worlds that have their own: the server keys by id, and what they sign under.
+    """
 
     def __init__(
         self, label: str = "market", *, servers: int = 4, params: MarketParams | None = None,
-        consensus: ConsensusParams | None = None, time_ms: int = 0,
+        consensus: ConsensusParams | None = None, time_ms: int = 0, keys: Sequence[SigningKey] | None = None,
+        ledger_domain: Domain | None = None,
     ) -> None:  # fmt: skip
         self.label = label
-        self.keys = [SigningKey.derived(f"{label} server {i}") for i in range(servers)]
+        self.keys = list(keys or (SigningKey.derived(f"{label} server {i}") for i in range(servers)))
         self.genesis = Genesis(
             version=1, consortium_id=7, chain_id=31_337,
             validators=tuple(GenesisValidator(k.address, b"link %d" % i) for i, k in enumerate(self.keys)),
@@ -85,20 +83,24 @@ class Consortium:
             deployer=SigningKey.derived(f"{label} deployer").address, consensus=consensus or ConsensusParams(),
             market=params or MarketParams(), engine="simulated", time_ms=time_ms,
         )  # fmt: skip
-        self.ledger_domain = self.genesis.ledger_domain()
+        self.ledger_domain = ledger_domain or self.genesis.ledger_domain()
         self.market_domain = self.genesis.market_domain()
         self.sellers = [Seller(self, i, key) for i, key in enumerate(self.keys)]
 
     def market(self) -> Market:
         """A fresh market of this genesis."""
-        return Market.from_genesis(self.genesis)
+        g = self.genesis
+        return Market(
+            g.market, g.servers, len(g.validators), self.ledger_domain, self.market_domain, g.chain_id, g.market_address
+        )
 
     def ue(self, number: int) -> "Ue":
         return Ue(self, SigningKey.derived(f"{self.label} ue {number}"))
 
     def stored(self, offer: Offer, offer_id: bytes) -> bytes:
-        """The source's word that it keeps the input."""
-        return self.keys[offer.source].sign(Stored(offer_id).digest(self.ledger_domain))
+        """The source's word that it keeps the input; of a source that does not exist, server 0's."""
+        key = self.keys[offer.source if offer.source < len(self.keys) else 0]
+        return key.sign(Stored(offer_id).digest(self.ledger_domain))
 
     def registrations(self) -> list[ServerRegistered]:
         """What the chain says of the genesis servers once all have registered."""
@@ -155,7 +157,14 @@ class Seller:
         self.consortium = consortium
         self.id = number
         self.key = key
-        self.chain = AuditChain(keccak(f"{consortium.label} audit {number}".encode()), _CHAIN_LENGTH)
+        self._chains = 0
+        self.renew_chain()
+
+    def renew_chain(self) -> None:
+        """A fresh audit chain, whose tip the next advert may commit."""
+        self._chains += 1
+        seed = keccak(f"{self.consortium.label} audit {self.id} {self._chains}".encode())
+        self.chain = AuditChain(seed, _CHAIN_LENGTH)
 
     def advert(self, *, until_ms: int, tip: bool = False, **fields: object) -> Advert:
         """100 Mfuel/s, 4 slots, all of the first credit, ask 50; tip: commit the audit chain."""
@@ -180,7 +189,12 @@ class Seller:
         return ResultHash(offer_id, code, digest, fuel_used, cipher, held)
 
     def audit(
-        self, offer_id: bytes, *, code: ResultCode = ResultCode.OK, fuel_used: int = 5_000_000, output: bytes = b"output"
+        self,
+        offer_id: bytes,
+        *,
+        code: ResultCode = ResultCode.OK,
+        fuel_used: int = 5_000_000,
+        output: bytes = b"output",
     ) -> ResultHash:
         """RESULT_HASH of an auditor: what `result` says of the same output."""
         return ResultHash(offer_id, code, keccak(offer_id + output), fuel_used)
@@ -191,7 +205,9 @@ class Seller:
         preimage = self.chain.preimage(server.tip) if server is not None and server.tip is not None else None
         return Draw(preimage, up_to) if preimage is not None else None
 
-    def proposal(self, market: Market, pairs: Sequence[tuple[int, int]], value: int, policy: str = "test") -> Allocation:
+    def proposal(
+        self, market: Market, pairs: Sequence[tuple[int, int]], value: int, policy: str = "test"
+    ) -> Allocation:
         """A proposal for the open round."""
         view = market.round_state()
         assert view is not None
@@ -301,4 +317,3 @@ class DevChain:
                 account.balance -= total
                 paid += total
         return skipped, paid
-

@@ -86,6 +86,7 @@ class Core:
         self.events: list[msgspec.Struct] = []
         for server in servers:
             self.state.put_server(Server(server.id, server.signer, server.meta_hash, credit=params.credit0))
+        self.state.drain()  # genesis is the snapshot that the first block's writes build on
 
     def emit(self, event: msgspec.Struct) -> None:
         self.events.append(event)

@@ -90,11 +90,13 @@ def forwards_owed(market: Market, server: int) -> list[tuple[bytes, int]]:
 
 def audits_owed(market: Market, server: int) -> list[AuditDuty]:
     """Audits to run, the most urgent first."""
-    owed = []
-    for task in market.tasks(TaskState.DONE):
-        for auditor in task.audit.auditors if task.audit is not None else ():
-            if auditor.server == server and not auditor.closed and task.executor is not None:
-                owed.append(AuditDuty(task.offer_id, task.offer, task.executor, auditor.by_ms))
+    owed = [
+        AuditDuty(task.offer_id, task.offer, task.executor, auditor.by_ms)
+        for task in market.tasks(TaskState.DONE)
+        if task.audit is not None and task.executor is not None
+        for auditor in task.audit.auditors
+        if auditor.server == server and not auditor.closed
+    ]
     return sorted(owed, key=lambda duty: (duty.by_ms, duty.offer_id))
 
 

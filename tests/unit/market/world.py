@@ -59,7 +59,7 @@ class World:
     # ---- blocks
 
     def tx(self, key, kind: Kind, payload: object) -> OrderedTx:
-        return ordered(self.genesis, key, kind, payload, seq=self.height)
+        return ordered(self.consortium.ledger_domain, key, kind, payload, seq=self.height)
 
     def block(self, *txs: OrderedTx, after_ms: int = 50) -> list[Outcome]:
         """One block, that much later; its outcomes. Checks the invariants."""
