@@ -43,7 +43,7 @@ class Consortium:
         self, seq: int, *, lane: int = 0, do: Do = Do.ADD, key: bytes = b"n", amount: int = 1
     ) -> tuple[SignedTx, bytes]:
         """A transaction of CLIENT and its hash."""
-        tx = Tx(Kind.NOOP, CLIENT.address, lane, seq, 4_000, encode(CounterOp(do, key, amount)))
+        tx = Tx(Kind.TASK, CLIENT.address, lane, seq, 4_000, encode(CounterOp(do, key, amount)))
         digest = tx_hash(tx, self.domain)
         return SignedTx(tx, CLIENT.sign(digest)), digest
 

@@ -79,23 +79,21 @@ class EgressQueue:
     def __init__(self, limit: int = EGRESS_OCTETS) -> None:
         self._limit = limit
         self._lanes: dict[Lane, deque[bytes]] = {lane: deque() for lane in Lane}
-        self._octets = 0
+        self._sizes = dict.fromkeys(Lane, 0)
         self.dropped = 0
 
     @property
     def octets(self) -> int:
-        return self._octets
+        return sum(self._sizes.values())
 
     def push(self, lane: Lane, data: bytes) -> bool:
         """Queue a frame. False: even without gossip and sync it is too much, so the peer does not read at all."""
         self._lanes[lane].append(data)
-        self._octets += len(data)
+        self._sizes[lane] += len(data)
         for victim in (Lane.GOSSIP, Lane.SYNC):
-            waiting = self._lanes[victim]
-            while self._octets > self._limit and waiting:
-                self._octets -= len(waiting.popleft())
-                self.dropped += 1
-        return self._octets <= self._limit
+            while self._lanes[victim] and self.octets > self._limit:
+                self._drop(victim)
+        return self.octets <= self._limit
 
     def take(self, lane: Lane, octets: int) -> bytes:
         """The next frames of a lane in one piece: at least one if any waits, else up to so many octets."""
@@ -103,19 +101,20 @@ class EgressQueue:
         while waiting and (not batch or size + len(waiting[0]) <= octets):
             batch.append(waiting.popleft())
             size += len(batch[-1])
-        self._octets -= size
+        self._sizes[lane] -= size
         return b"".join(batch)
 
     def clear(self, keep: int = 0) -> None:
-        """Forget everything but the newest `keep` octets of consensus: what was said to a peer that is gone."""
+        """Forget all but the newest `keep` octets of consensus and of gossip: what a peer that is away should still
+        hear. Sync goes whole: who asked has given up.
+        """
         for lane, waiting in self._lanes.items():
-            allowed = keep if lane is Lane.CONSENSUS else 0
-            kept = sum(map(len, waiting))
-            while waiting and kept > allowed:
-                dropped = len(waiting.popleft())
-                kept -= dropped
-                self._octets -= dropped
-                self.dropped += 1
+            while waiting and self._sizes[lane] > (0 if lane is Lane.SYNC else keep):
+                self._drop(lane)
+
+    def _drop(self, lane: Lane) -> None:
+        self._sizes[lane] -= len(self._lanes[lane].popleft())
+        self.dropped += 1
 
 
 class Pacer:

@@ -154,11 +154,18 @@ class Links:
         self._nonce = 0
         self._receiver: Receiver
 
+    @property
+    def peers(self) -> Sequence[int]:
+        return tuple(self._peers)
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
     # ---- Transport ---------------------------------------------------------------------------------------------------
 
     async def start(self, receiver: Receiver, boot_nonce: int) -> None:
         self._receiver, self._nonce = receiver, boot_nonce
-        self._loop = asyncio.get_running_loop()
         await self._carrier.listen(self._accept)
         self._spawn(self._keep_house())
         for peer in self._peers.values():
@@ -217,11 +224,9 @@ class Links:
 
     def _push(self, peer: _Peer, lane: Lane, data: bytes) -> None:
         if lane not in peer.connections:
-            if lane is not Lane.CONSENSUS:
-                peer.queue.dropped += 1
-                return
-            peer.queue.push(lane, data)
-            peer.queue.clear(keep=_KEPT_OFFLINE)
+            # Kept without a connection at all, the queue is held small; with the other lanes up, it is bounded as ever.
+            if peer.queue.push(lane, data) and not peer.connections:
+                peer.queue.clear(keep=_KEPT_OFFLINE)
             return
         if peer.queue.push(lane, data):
             peer.connections[lane].wake.set()

@@ -86,6 +86,7 @@ class WalFiles:
         self._open: tuple[int, int] | None = None  # (first index, descriptor) of the last segment
         self._broken = ""
         self._cut_tail(read.torn)
+        self._settle()
 
     def _cut_tail(self, torn: int) -> None:
         cursor = self._cursor
@@ -99,6 +100,19 @@ class WalFiles:
                 file.write(bytes(torn))
                 file.flush()
                 os.fsync(file.fileno())
+
+    def _settle(self) -> None:
+        """Sync what was read: a process that died between write and sync left it to the page cache only."""
+        if self._firsts:
+            descriptor = os.open(self._path(self._firsts[-1]), os.O_RDWR)
+            os.fsync(descriptor)
+            os.close(descriptor)
+            _sync_directory(self._folder)
+
+    @property
+    def end(self) -> int:
+        with self._mutex:
+            return self._cursor.next_index
 
     def _path(self, first: int) -> Path:
         return self._folder / f"{first:020d}{_SUFFIX}"

@@ -34,6 +34,7 @@ from edgora.ledger.config import LedgerConfig, Params, genesis_header
 from edgora.ledger.effects import DurableState
 from edgora.ledger.replica import Replica
 from edgora.ledger.wal import SEGMENT_OCTETS
+from edgora.market.machine import Market
 from edgora.node.consensus_link import (
     FROM_API,
     Asked,
@@ -58,7 +59,9 @@ from edgora.wire.codec import decode, encode
 from edgora.wire.errors import Broken, EdgoraError, Refused, Unavailable
 from edgora.wire.genesis import Genesis, LinkEndpoint
 
-__all__ = ["ConsensusConfig", "ConsensusNode", "ConsensusSocket", "main", "read_config", "run"]
+__all__ = [
+    "ConsensusConfig", "ConsensusNode", "ConsensusSocket", "ledger_config", "main", "market", "read_config", "run",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -399,9 +402,13 @@ async def run(config: ConsensusConfig, make_application: Callable[[Genesis], App
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, enough.set)
-    await node.start()
-    socket = ConsensusSocket(node.consensus, Path(config.socket))
-    await socket.start()
+    try:
+        await node.start()
+        socket = ConsensusSocket(node.consensus, Path(config.socket))
+        await socket.start()
+    except OSError as error:
+        await node.stop()
+        raise Refused(f"the node cannot start: {error}") from error
     # All that lives now lives to the end: keep the collector from walking it again and again.
     gc.freeze()
     _log.info("validator %d of genesis %s is up at height %d", config.index, genesis.id.hex(), node.store.height())
@@ -418,7 +425,20 @@ async def run(config: ConsensusConfig, make_application: Callable[[Genesis], App
         await node.stop()
 
 
-def main(make_application: Callable[[Genesis], Application]) -> int:
+def market(genesis: Genesis) -> Application:
+    """The application of the product in its genesis state."""
+    return Market(
+        genesis.market,
+        genesis.servers,
+        len(genesis.validators),
+        genesis.ledger_domain(),
+        genesis.market_domain(),
+        genesis.chain_id,
+        genesis.market_address,
+    )
+
+
+def main(make_application: Callable[[Genesis], Application] = market) -> int:
     """Exit status of the process: 0 after a signal, 2 for a refused start, 1 when the replica had to stop."""
     parser = argparse.ArgumentParser(prog="edgora.node.consensus", description="The consensus half of an Edgora node.")
     parser.add_argument("--config", type=Path, required=True, help="TOML file; see ConsensusConfig")
@@ -434,3 +454,7 @@ def main(make_application: Callable[[Genesis], Application]) -> int:
         sys.stderr.write(f"{error.detail}\n" + (f"{error.fix}\n" if error.fix else ""))
         return 1
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -126,8 +126,7 @@ class Driver:
         self._inbox = Inbox()
         self._timers: dict[str, Alarm] = {}
         self._held: deque[_Held] = deque()
-        self._appended = 0
-        self._durable = 0
+        self._appended = self._durable = log.end
         self._want_sync = False
         self._flushing = False
         self._store_jobs: deque[_StoreJob] = deque()
@@ -380,8 +379,8 @@ class Driver:
             data = encode_message(send.message)
             lane = lane_of(send.message)
             if send.dest == ALL:
-                for link in self._transport.links():
-                    self._transport.send(link.peer, lane, data)
+                for peer in self._transport.peers:
+                    self._transport.send(peer, lane, data)
             else:
                 self._transport.send(send.dest, lane, data)
 

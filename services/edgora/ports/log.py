@@ -11,6 +11,11 @@ __all__ = ["Log"]
 class Log(Protocol):
     """Appending is cheap and happens in the driver's thread; flushing blocks and may run in another one."""
 
+    @property
+    def end(self) -> int:
+        """The index after the last record: all that was there when the log was opened is durable."""
+        ...
+
     def append(self, records: Sequence[WalRecord], *, compacted: bool = False) -> int:
         """Take records; the index after the last one. compacted: they open a new segment, which later replaces all."""
         ...

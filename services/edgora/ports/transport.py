@@ -44,6 +44,11 @@ class Receiver(Protocol):
 
 
 class Transport(Protocol):
+    @property
+    def peers(self) -> Sequence[int]:
+        """Every other validator."""
+        ...
+
     async def start(self, receiver: Receiver, boot_nonce: int) -> None:
         """Listen and dial. boot_nonce names this instance: peers refuse a second one of the same identity."""
         ...

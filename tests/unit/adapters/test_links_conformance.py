@@ -114,6 +114,15 @@ async def test_four_validators_form_a_full_mesh(world: World) -> None:
         assert {(peer, data) for peer, _, data in ear.heard} == {(p, bytes((p,))) for p in range(4) if p != index}
 
 
+async def test_votes_and_gossip_of_before_the_link_was_up_arrive(world: World) -> None:
+    a, _ = await world.start(0)
+    for lane in Lane:
+        a.send(1, lane, bytes((lane,)))
+    _, ear = await world.start(1)
+    await ear.until(lambda: len(ear.heard) == 2)
+    assert {lane for _, lane, _ in ear.heard} == {Lane.CONSENSUS, Lane.GOSSIP}
+
+
 async def test_requests_are_answered_and_errors_told(world: World) -> None:
     a, ear_a, b, _ = await world.pair()
 
@@ -341,13 +350,15 @@ def test_a_batch_is_cut_at_its_limit_but_never_empty() -> None:
     assert [len(queue.take(Lane.SYNC, 5)), len(queue.take(Lane.SYNC, 50)), len(queue.take(Lane.SYNC, 5))] == [10, 50, 0]
 
 
-def test_what_is_kept_for_an_absent_peer_is_its_newest_votes() -> None:
+def test_what_is_kept_for_an_absent_peer_are_the_newest_votes_and_gossip() -> None:
     queue = EgressQueue()
     for number in range(5):
         queue.push(Lane.CONSENSUS, bytes((number,)) * 10)
         queue.push(Lane.SYNC, bytes(10))
+        queue.push(Lane.GOSSIP, bytes((number,)) * 12)
     queue.clear(keep=25)
     assert queue.take(Lane.CONSENSUS, 100) == bytes((3,)) * 10 + bytes((4,)) * 10
+    assert queue.take(Lane.GOSSIP, 100) == bytes((3,)) * 12 + bytes((4,)) * 12
     assert queue.octets == 0
 
 

@@ -91,6 +91,10 @@ class GatedLog:
         self.began = threading.Event()
         self.error: Exception | None = None
 
+    @property
+    def end(self) -> int:
+        return self.durable
+
     def append(self, records: Sequence[WalRecord], *, compacted: bool = False) -> int:
         self.records.extend(records)
         return len(self.records)
@@ -113,6 +117,8 @@ class GatedLog:
 
 
 class NotedTransport:
+    peers = (1, 2, 3)
+
     def __init__(self, moves: list[Any]) -> None:
         self.moves = moves
         self.sent = asyncio.Event()
@@ -335,10 +341,9 @@ async def test_a_snapshot_lies_between_its_blocks_and_its_checkpoint(bench: Benc
     for number in (1, 2):
         await bench.receive(vote(number))
     await bench.until(lambda: len(bench.moves) == 6)
-    order = [move for move in bench.moves[1:] if move[0] != "send" or move[3] == 128]
-    assert order == [("block", 128), ("snapshot", 128), ("send", 1, Lane.CONSENSUS, 128), ("drop", 1)] or order == [
-        ("block", 128), ("snapshot", 128), ("drop", 1), ("send", 1, Lane.CONSENSUS, 128),
-    ]  # fmt: skip
+    order = [move for move in bench.moves[1:] if move != ("send", 1, Lane.CONSENSUS, 2)]
+    assert order[:2] == [("block", 128), ("snapshot", 128)]
+    assert set(order[2:]) == {("send", 1, Lane.CONSENSUS, 128), ("drop", 1)}
     assert 2 in bench.sends()
 
 
