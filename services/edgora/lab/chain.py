@@ -7,17 +7,18 @@ anvil's published mnemonic is used for anything.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from edgora.adapters.anvil_chain import AnvilChain, find_anvil, start_anvil
 from edgora.adapters.chain_deploy import Deployment, deploy_settlement
 from edgora.adapters.evm_chain import EvmChain
 from edgora.crypto.sign import SigningKey
 from edgora.lab.ground import Ground
-from edgora.ports.chain import Chain
+from edgora.ports.chain import Chain, Mined
 from edgora.wire.errors import Unavailable
 from edgora.wire.units import Wei
 
-__all__ = ["EVM_CHAIN_ID", "RunningChain", "chain_kind", "deploy", "fund", "open_chain"]
+__all__ = ["EVM_CHAIN_ID", "GasMeter", "RunningChain", "chain_kind", "deploy", "fund", "open_chain"]
 
 EVM_CHAIN_ID = 131277322940537
 """What eth-tester's py-evm calls itself."""
@@ -25,11 +26,36 @@ GAS_MONEY = Wei(100 * 10**18)
 FAUCET_MONEY = Wei(10**6 * 10**18)
 
 
+class GasMeter:
+    """A chain that notes what each settlement cost; everything else passes through."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self.settlements: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._chain, name)
+
+    async def settle(self, *arguments: Any, **named: Any) -> Mined:
+        mined = await self._chain.settle(*arguments, **named)
+        self.settlements.append(mined.gas_used)
+        return mined
+
+    def summary(self) -> dict[str, float]:
+        """Total and mean gas of the settlements that were mined."""
+        total = float(sum(self.settlements))
+        return {
+            "settle_total": total,
+            "settle_mean": round(total / len(self.settlements), 1) if self.settlements else 0.0,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class RunningChain:
     """A chain with the contract on it. url is None for the in-process EVM."""
 
     chain: Chain
+    gas: GasMeter
     kind: str
     url: str | None
     deployment: Deployment
@@ -75,14 +101,19 @@ async def open_chain(kind: str, ground: Ground, port: int = 0) -> RunningChain:
     market = ground.genesis.market_address
     if kind == "evm":
         chain: Chain = EvmChain(market, dict(accounts(ground)))
-        return RunningChain(chain, kind, None, await deploy(chain, ground.deployer, ground), lambda: None)
+        gas = GasMeter(chain)
+        return RunningChain(
+            cast("Chain", gas), gas, kind, None, await deploy(chain, ground.deployer, ground), lambda: None
+        )
     anvil = await asyncio.to_thread(
         start_anvil, port=port or None, arguments=("--chain-id", str(ground.genesis.chain_id)), block_time_s=2
     )
     try:
         remote = AnvilChain(anvil.url, market)
         await fund(remote, accounts(ground))
-        return RunningChain(remote, kind, anvil.url, await deploy(remote, ground.deployer, ground), anvil.stop)
+        gas = GasMeter(remote)
+        deployment = await deploy(remote, ground.deployer, ground)
+        return RunningChain(cast("Chain", gas), gas, kind, anvil.url, deployment, anvil.stop)
     except BaseException:
         anvil.stop()
         raise

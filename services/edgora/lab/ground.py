@@ -28,7 +28,17 @@ from edgora.wire.errors import Refused
 from edgora.wire.genesis import Genesis, GenesisServer, GenesisValidator
 from edgora.wire.metadata import ServerMetadata
 
-__all__ = ["Endpoint", "Ground", "NodeKeys", "draw_ground", "lay_out", "read_genesis", "read_ground", "read_node_keys"]
+__all__ = [
+    "Endpoint",
+    "Ground",
+    "NodeKeys",
+    "draw_ground",
+    "lay_out",
+    "read_genesis",
+    "read_ground",
+    "read_node_keys",
+    "read_scenario",
+]
 
 _VERSION = 1
 
@@ -68,14 +78,14 @@ class Ground:
     endpoints: tuple[Endpoint, ...]
 
 
-def draw_ground(scenario: Scenario, endpoints: Sequence[Endpoint], time_ms: int) -> Ground:
+def draw_ground(scenario: Scenario, endpoints: Sequence[Endpoint], time_ms: int, chain_id: int | None = None) -> Ground:
     """Fresh keys and the genesis document over them. Nothing is written."""
     nodes = tuple(NodeKeys.generate() for _ in range(scenario.consortium.nodes))
     deployer = SigningKey(os.urandom(32))
     genesis = Genesis(
         version=_VERSION,
         consortium_id=scenario.consortium.id,
-        chain_id=scenario.chain.chain_id,
+        chain_id=chain_id or scenario.chain.chain_id,
         validators=tuple(GenesisValidator(n.signing.address, n.link.spki) for n in nodes),
         servers=tuple(
             GenesisServer(i, n.signing.address, n.metadata(e).hash)
@@ -92,13 +102,15 @@ def draw_ground(scenario: Scenario, endpoints: Sequence[Endpoint], time_ms: int)
     return Ground(genesis, scenario, deployer, nodes, tuple(endpoints))
 
 
-def lay_out(scenario: Scenario, endpoints: Sequence[Endpoint], folder: Path, time_ms: int) -> Ground:
-    """Draw a deployment and write it to a folder, or read the one that is there.
+def lay_out(
+    scenario: Scenario, endpoints: Sequence[Endpoint], folder: Path, time_ms: int, homes: Path | None = None
+) -> Ground:
+    """Draw a deployment and write it to a folder, or read the one that is there. homes: where secrets go instead.
 
     Raises Refused if the folder was laid out for another scenario: keys are never overwritten.
     """
     if (folder / "genesis.bin").exists():
-        ground = read_ground(folder)
+        ground = read_ground(folder, homes)
         if ground.scenario != scenario or ground.endpoints != tuple(endpoints):
             raise Refused(
                 f"{folder} was laid out for another scenario", field="folder",
@@ -106,9 +118,10 @@ def lay_out(scenario: Scenario, endpoints: Sequence[Endpoint], folder: Path, tim
             )  # fmt: skip
         return ground
     ground = draw_ground(scenario, endpoints, time_ms)
-    _secret(folder / "deployer" / "deployer.key", ground.deployer.secret.hex().encode())
+    homes = homes or folder
+    _secret(homes / "deployer" / "deployer.key", ground.deployer.secret.hex().encode())
     for i, (keys, endpoint) in enumerate(zip(ground.nodes, ground.endpoints, strict=True)):
-        home = folder / f"node{i}"
+        home = homes / f"node{i}"
         _secret(home / "signer.key", keys.signing.secret.hex().encode())
         _secret(home / "sealing.pem", keys.sealing.to_pem())
         _secret(home / "link.key", keys.link.secret.hex().encode())
@@ -131,6 +144,11 @@ def read_genesis(folder: Path) -> Genesis:
         ) from None
 
 
+def read_scenario(folder: Path) -> Scenario:
+    """The scenario that a folder was laid out from."""
+    return msgspec.json.decode((folder / "scenario.json").read_bytes(), type=Scenario)
+
+
 def read_node_keys(home: Path) -> NodeKeys:
     """One node's secrets from its folder."""
     try:
@@ -143,14 +161,15 @@ def read_node_keys(home: Path) -> NodeKeys:
         raise Refused(f"the keys in {home} cannot be read: {error}", field="folder") from None
 
 
-def read_ground(folder: Path) -> Ground:
+def read_ground(folder: Path, homes: Path | None = None) -> Ground:
     """Everything that `lay_out` wrote."""
+    homes = homes or folder
     genesis = read_genesis(folder)
-    scenario = msgspec.json.decode((folder / "scenario.json").read_bytes(), type=Scenario)
-    homes = [folder / f"node{i}" for i in range(len(genesis.validators))]
-    endpoints = tuple(msgspec.json.decode((h / "endpoint.json").read_bytes(), type=Endpoint) for h in homes)
-    deployer = SigningKey(bytes.fromhex((folder / "deployer" / "deployer.key").read_text()))
-    return Ground(genesis, scenario, deployer, tuple(read_node_keys(h) for h in homes), endpoints)
+    scenario = read_scenario(folder)
+    each = [homes / f"node{i}" for i in range(len(genesis.validators))]
+    endpoints = tuple(msgspec.json.decode((h / "endpoint.json").read_bytes(), type=Endpoint) for h in each)
+    deployer = SigningKey(bytes.fromhex((homes / "deployer" / "deployer.key").read_text()))
+    return Ground(genesis, scenario, deployer, tuple(read_node_keys(h) for h in each), endpoints)
 
 
 def _readable(genesis: Genesis) -> dict[str, object]:

@@ -65,6 +65,15 @@ class Server(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     y_m: float = 0.0
     policy: str = "greedy-global"
 
+    def environment(self) -> dict[str, str]:
+        """As a node's settings read it (node.settings)."""
+        return {
+            "EDGORA_ADVERT__SPEED": str(self.speed), "EDGORA_ADVERT__CAPACITY": str(self.capacity),
+            "EDGORA_ADVERT__SLOTS": str(self.slots), "EDGORA_ADVERT__ASK": str(self.ask),
+            "EDGORA_ADVERT__UPLINK": str(self.uplink), "EDGORA_ADVERT__FORWARD": str(self.forward),
+            "EDGORA_ADVERT__POSITION_M": f"[{self.x_m}, {self.y_m}]",
+        }  # fmt: skip
+
 
 class Scenario(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     name: str = "city"

@@ -1,0 +1,135 @@
+"""Verbs of the laboratory: demo, bench, gas."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgora.cli.output import console, fail, missing_extra, progress, show, table
+from edgora.wire.errors import EdgoraError
+
+if TYPE_CHECKING:
+    from edgora.lab.report import Report
+
+__all__ = ["app_commands"]
+
+ScenarioFile = Annotated[
+    Path | None, typer.Option("--scenario", help="Scenario file (TOML). Default: the built-in city.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a scenario value: a.b=value; repeat for more.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def demo(
+    scenario: ScenarioFile = None, settings: Settings = None,
+    keep: Annotated[Path | None, typer.Option("--keep", help="Keep the run folder here (ledgers, keys). Default: a temporary one.")] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Run the whole platform in this process: four nodes, a fleet, real sealed tasks, certified payment."""
+    try:
+        from edgora.lab.demo import run_demo
+    except ImportError as error:
+        missing_extra("demo", "lab", error)
+    try:
+        report = run_demo(scenario, settings or [], keep, progress)
+    except EdgoraError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        show({**_plain(report), "good": report.good})
+    else:
+        print_report(report)
+    if not report.good:
+        raise typer.Exit(1)
+
+
+def _plain(report: "Report") -> dict[str, object]:
+    import msgspec
+
+    fields: dict[str, object] = msgspec.structs.asdict(report)
+    return fields
+
+
+def print_report(report: "Report") -> None:
+    """The summary for people."""
+    table("latency, ms", ["stage", "tasks", "p50", "p99", "from .. to"], [
+        (x.stage, x.tasks, x.p50, x.p99, x.what) for x in report.latency_ms
+    ])  # fmt: skip
+    table("rounds", ["round", "tasks", "winner", "value Gwei", "greedy", "optimum", "share", "proposals"], [
+        (r.round, r.tasks, r.winner, f"{r.value / 1e9:.0f}", f"{r.greedy / 1e9:.0f}",
+         f"{r.optimum / 1e9:.0f}{'' if r.proven else ' (bound)'}", f"{100 * r.value / r.optimum:.2f} %" if r.optimum else "-",
+         f"{r.proposals} + {r.refused} refused") for r in report.rounds
+    ])  # fmt: skip
+    m = report.money
+    table("money, wei", ["what", "by the ledger", "on the chain", ""], [
+        (what, ledger, chain, "equal" if ledger == chain else "NOT EQUAL") for what, (ledger, chain) in m.checks.items()
+    ])  # fmt: skip
+    share = f"{100 * report.utility / report.optimum:.2f} % of the proven optimum" if report.optimum else "no round"
+    console.print(
+        f"{report.tasks} tasks: {report.settled} settled, {report.refunded} refunded ({report.refunds_planned} planned), "
+        f"{report.verified} results recomputed and right; utility {report.utility} wei, {share}; "
+        f"{report.gas.get('per_settled_task', 0):.0f} gas a task in {report.gas['settled_batches']:.0f} batches on {report.chain}; "
+        f"{report.height} blocks, {report.wall_s} s",
+        highlight=False,
+    )
+    for problem in report.problems:
+        console.print(f"PROBLEM: {problem}", style="red", markup=False)
+
+
+def gas(as_json: Json = False) -> None:
+    """Gas of every contract function, from receipts of a fresh anvil."""
+    try:
+        from edgora.lab.gas import measure_on_fresh_anvil as measure
+    except ImportError as error:
+        missing_extra("gas", "lab", error)
+    try:
+        with progress.status("measuring on anvil"):
+            found = measure()
+    except EdgoraError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        show(found)
+    else:
+        table(
+            "gas",
+            ["what", "gas"],
+            [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in found.items()],
+        )
+
+
+bench_app = typer.Typer(help="Measure, never assert: figures for docs/benchmarks.md.", no_args_is_help=True)
+
+
+@bench_app.command("spine")
+def bench_spine(
+    tasks: Annotated[int, typer.Option(help="Tasks of each mode.")] = 40,
+    mode: Annotated[list[str] | None, typer.Option(help="embedded, processes; repeat for more. Default: both.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What trust costs: tasks/s and latency by stage, embedded and in processes, beside the kernel called directly."""
+    try:
+        from edgora.lab.bench import bench_spine as measure
+    except ImportError as error:
+        missing_extra("bench", "lab", error)
+    try:
+        found = measure(tasks, mode or ["embedded", "processes"], progress)
+    except EdgoraError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        show(found)
+        return
+    for run in found.modes:
+        table(f"{run.mode}: {run.tasks_per_s:.2f} tasks/s", ["stage", "tasks", "p50 ms", "p99 ms", "from .. to"], [
+            (x.stage, x.tasks, x.p50, x.p99, x.what) for x in run.latency_ms
+        ])  # fmt: skip
+    table("the same kernels called directly", ["kernel", "direct ms", "through the platform ms", "times"], [
+        (d.kernel, d.direct_ms, d.platform_ms, d.ratio) for d in found.direct
+    ])  # fmt: skip
+
+
+def app_commands(app: typer.Typer) -> None:
+    """Register the verbs of this module."""
+    app.command()(demo)
+    app.command()(gas)
+    app.add_typer(bench_app, name="bench")

@@ -1,0 +1,184 @@
+"""The embedded platform: chain, four nodes, allocators, all in this process; REST on loopback HTTP.
+
+What differs from containers is chosen here and nowhere else: links in memory instead of TLS, the bus in memory instead
+of Redis, anvil or the in-process EVM instead of a chain service. Consensus, log files, block store, sandbox, REST and
+the client are the same code on the same paths.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+import uvicorn
+
+from edgora.adapters.links import Identity
+from edgora.adapters.memory_bus import MemoryBus
+from edgora.adapters.memory_links import MemoryNetwork
+from edgora.adapters.pool_runner import PoolRunner
+from edgora.adapters.system_clock import SystemClock
+from edgora.allocator import registry
+from edgora.allocator.allocd.engine import ThreadEngine
+from edgora.allocator.allocd.worker import AllocatorWorker
+from edgora.compute.sandbox import Sandbox
+from edgora.lab.chain import EVM_CHAIN_ID, RunningChain, chain_kind, open_chain
+from edgora.lab.ground import Endpoint, Ground, draw_ground
+from edgora.lab.processes import free_port
+from edgora.lab.scenario import Scenario
+from edgora.market.machine import Market
+from edgora.node.app import ApiNode, NodeKeys
+from edgora.node.consensus import ConsensusNode
+from edgora.node.settings import AdvertSettings, NodeSettings
+from edgora.wire.errors import Unavailable
+
+__all__ = ["Cluster", "EmbeddedNode"]
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves signals to whoever runs the loop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class EmbeddedNode:
+    """One edge server of the embedded platform."""
+
+    def __init__(
+        self, index: int, consensus: ConsensusNode, api: ApiNode, server: _Server, serving: "asyncio.Task[None]"
+    ) -> None:
+        self.index = index
+        self.consensus = consensus
+        self.api = api
+        self._server = server
+        self._serving = serving
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        await self._serving
+        await self.api.stop()
+        await self.consensus.stop()
+
+
+class Cluster:
+    """`async with Cluster(scenario) as cluster:` - a running platform; everything it made is gone afterwards."""
+
+    def __init__(self, scenario: Scenario, folder: Path | None = None) -> None:
+        """folder: kept run folder; a temporary one if None."""
+        self.scenario = scenario
+        self._keep = folder
+        self.folder = folder or Path()
+        self.network = MemoryNetwork()
+        self.nodes: list[EmbeddedNode] = []
+        self.ground: Ground | None = None
+        self._chain: RunningChain | None = None
+        self._bus = MemoryBus()
+        self._workers: list[tuple[AllocatorWorker, asyncio.Task[None]]] = []
+
+    @property
+    def chain(self) -> RunningChain:
+        if self._chain is None:
+            raise Unavailable("the cluster is not started")
+        return self._chain
+
+    @property
+    def running_ground(self) -> Ground:
+        if self.ground is None:
+            raise Unavailable("the cluster is not started")
+        return self.ground
+
+    @property
+    def urls(self) -> Mapping[int, str]:
+        """REST of each server."""
+        return {i: e.public_url for i, e in enumerate(self.running_ground.endpoints)}
+
+    @property
+    def places(self) -> Mapping[int, tuple[float, float]]:
+        """Where each server stands, metres."""
+        servers = [self.scenario.server(i) for i in range(self.scenario.consortium.nodes)]
+        return {i: (s.x_m, s.y_m) for i, s in enumerate(servers)}
+
+    async def start(self) -> None:
+        """Chain, contract, nodes, allocators; returns when every node's REST is ready."""
+        kind = chain_kind(self.scenario.chain.kind)
+        scenario = self.scenario
+        chain_id = EVM_CHAIN_ID if kind == "evm" else scenario.chain.chain_id
+        ports = [free_port() for _ in range(scenario.consortium.nodes)]
+        endpoints = [Endpoint(f"http://127.0.0.1:{p}", f"http://127.0.0.1:{p}") for p in ports]
+        clock = SystemClock()
+        self.ground = await asyncio.to_thread(draw_ground, scenario, endpoints, clock.now_ms(), chain_id)
+        if self._keep is None:
+            self.folder = Path(tempfile.mkdtemp(prefix="edgora-"))
+        self._chain = await open_chain(kind, self.ground, scenario.ports.chain)
+        for index in range(len(self.ground.nodes)):
+            self.nodes.append(await self.start_node(index))
+        for index in range(len(self.ground.nodes)):
+            self._start_worker(index)
+
+    async def start_node(self, index: int) -> EmbeddedNode:
+        """Start (or start again) one server over its own folder."""
+        ground = self.running_ground
+        keys, home, clock = ground.nodes[index], self.folder / f"node{index}", SystemClock()
+        identity = Identity(ground.genesis, index, keys.signing, keys.link)
+        consensus = ConsensusNode(
+            ground.genesis, index, keys.signing, keys.link, home / "consensus", self.network.links(identity, clock),
+            clock, Market(ground.genesis),
+        )  # fmt: skip
+        await consensus.start()
+        server = self.scenario.server(index)
+        url = ground.endpoints[index].public_url
+        settings = NodeSettings(
+            data_dir=home / "api", index=index, public_url=url, network_url=url, development=True,
+            contract_code_hash=self.chain.deployment.code_hash,
+            advert=AdvertSettings(
+                speed=server.speed, capacity=server.capacity, slots=server.slots, ask=server.ask, uplink=server.uplink,
+                forward=server.forward, position_m=(server.x_m, server.y_m),
+            ),
+        )  # fmt: skip
+        api = ApiNode(
+            ground.genesis, index, NodeKeys(keys.signing, keys.sealing, keys.link.spki, ground.deployer), settings,
+            consensus.consensus, consensus.store, self.chain.chain, self._bus, PoolRunner(Sandbox(), server.slots), clock,
+        )  # fmt: skip
+        await api.start()
+        port = int(url.rpartition(":")[2])
+        web = _Server(uvicorn.Config(api.app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
+        serving = asyncio.create_task(web.serve())
+        while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
+            await asyncio.sleep(0.005)
+        return EmbeddedNode(index, consensus, api, web, serving)
+
+    def _start_worker(self, index: int) -> None:
+        policy = registry.policy("mta", self.scenario.server(index).policy, seed=self.scenario.seed)
+        engine = ThreadEngine(policy, floor_bps=self.running_ground.genesis.market.floor_bps)
+        worker = AllocatorWorker(self._bus, index, engine, solve_ms=self.running_ground.genesis.market.solve_ms)
+        self._workers.append((worker, asyncio.create_task(worker.run())))
+
+    async def stop(self) -> None:
+        """Stop what was started, in reverse; a temporary folder is removed."""
+        for worker, _ in self._workers:
+            worker.stop()
+        for _, task in self._workers:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in self._workers), return_exceptions=True)
+        for node in reversed(self.nodes):
+            await node.stop()
+        if self._chain is not None:
+            await self._chain.close()
+        await self._bus.close()
+        if self._keep is None and self.folder != Path():
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
