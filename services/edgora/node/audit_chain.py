@@ -1,71 +1,46 @@
-"""The hash chain behind DRAW (market.md 5): tip = H^N(seed), opened one preimage at a time, from the tip down.
+"""This node's audit chains at rest (market.md 5): the seeds behind the tips that its ADVERTs commit.
 
-The seed is random, made once and kept in the journal before its tip is told to anybody: a lost seed would mean missed
-draws, a guessable one would let an executor foresee its audits. The ledger says which value was opened last, so no
-position is stored; the chain (2 MiB) is recomputed from the seed at start.
+A seed is random, made once and durable before its tip is told to anybody: a lost one would mean missed draws, a
+guessable one would let an executor foresee its audits. The ledger's state says which value was opened last, so no
+position is stored. After a renewal the older chain serves until the ledger has the newer one's tip.
 """
 
 import secrets
 
+from edgora.market.draws import LENGTH, AuditChain
 from edgora.ports.journal import Journal
-from edgora.wire.hashing import keccak
 
-__all__ = ["LENGTH", "AuditChain"]
+__all__ = ["AuditChains"]
 
-LENGTH = 1 << 16
 _SEEDS = "audit.seeds"
 
 
-class AuditChain:
-    """Chains by their seeds, newest last. An older one serves until the ledger has the newer one's tip."""
+class AuditChains:
+    """At most two chains, the newest last."""
 
     def __init__(self, journal: Journal, length: int = LENGTH) -> None:
         self._journal, self._length = journal, length
         stored = journal.get(_SEEDS) or b""
         self._seeds = [stored[i : i + 32] for i in range(0, len(stored), 32)]
+        self._chains = [AuditChain(seed, length) for seed in self._seeds]
         if not self._seeds:
-            self._add()
-        self._tables = [self._table(seed) for seed in self._seeds]
-
-    def _add(self) -> None:
-        self._seeds = [*self._seeds[-1:], secrets.token_bytes(32)]
-        self._journal.put(_SEEDS, b"".join(self._seeds))
-
-    def _table(self, seed: bytes) -> bytes:
-        """H^0(seed) .. H^N(seed), 32 octets each."""
-        values = [seed]
-        for _ in range(self._length):
-            values.append(keccak(values[-1]))
-        return b"".join(values)
-
-    def _place(self, tip: bytes) -> tuple[bytes, int] | None:
-        for table in self._tables:
-            at = table.find(tip)
-            while at % 32 and at >= 0:
-                at = table.find(tip, at + 1)
-            if at >= 0:
-                return table, at // 32
-        return None
+            self.renew()
 
     @property
     def tip(self) -> bytes:
-        """The newest chain's tip: what an ADVERT commits."""
-        return self._tables[-1][-32:]
+        """The newest chain's first tip: what an ADVERT commits."""
+        return self._chains[-1].first_tip
 
     def left(self, tip: bytes) -> int:
-        """Preimages that may still be opened below this tip; 0 if the tip is not ours."""
-        found = self._place(tip)
-        return 0 if found is None else found[1]
+        """Draws left from this tip; 0 if it is not ours."""
+        return max(chain.left(tip) for chain in self._chains)
 
     def preimage(self, tip: bytes) -> bytes | None:
-        """P with H(p) = tip, or None: the tip is not of our chains, or it is a seed."""
-        found = self._place(tip)
-        if found is None or found[1] == 0:
-            return None
-        table, index = found
-        return table[32 * (index - 1) : 32 * index]
+        """P with H(p) = tip; None if the tip is not of our chains, or is the end of one."""
+        return next((found for chain in self._chains if (found := chain.preimage(tip)) is not None), None)
 
     def renew(self) -> None:
-        """Start a new chain; its tip goes into the next ADVERT. The old one stays usable until then."""
-        self._add()
-        self._tables = [self._tables[-1], self._table(self._seeds[-1])]
+        """Start a new chain; its tip goes into the next ADVERT."""
+        self._seeds = [*self._seeds[-1:], secrets.token_bytes(32)]
+        self._journal.put(_SEEDS, b"".join(self._seeds))
+        self._chains = [*self._chains[-1:], AuditChain(self._seeds[-1], self._length)]

@@ -348,7 +348,7 @@ class Server:
     tasks: int
     """Assigned to it now."""
     earned: Wei
-    """By FINAL receipts that this node has seen; payment follows by batch."""
+    """Over the settled tasks that this node has seen."""
     reputation: Reputation
     keys: KeyDocument | None
     """Null while this node has not obtained a document that fits meta_hash."""
@@ -448,9 +448,11 @@ class CancelOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
+    """What the executor filed. cipher_digest null: a code that has no result to fetch."""
+
     code: str
     result_digest: Hex32
-    cipher_digest: Hex32
+    cipher_digest: Hex32 | None
     fuel_used: int
     holders: list[int]
 
@@ -524,7 +526,8 @@ class Why:
     """Why the task waits, or ended so. sentence combines reasons, the most telling first."""
 
     task: Hex32
-    state: TaskStateName
+    state: TaskStateName | Literal["UNORDERED"]
+    """UNORDERED: this node has it in hand, the ledger has not ordered it yet."""
     sentence: str
     reasons: list[ReasonBody]
     choice: Choice | None
@@ -732,10 +735,13 @@ class StateValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceItem:
+    """LEDGER: an EVIDENCE transaction. CHAIN_FACT: a validator attested two things for one place of the chain."""
+
+    kind: Literal["LEDGER", "CHAIN_FACT"]
     height: int
-    tx_hash: Hex32
-    reporter: Hex20
-    code: int
+    accused: int | None
+    """Validator index, where the event names it."""
+    tx_hash: Hex32 | None
     payload: Hex
 
 
@@ -805,7 +811,6 @@ class Health:
 class Pair:
     task: Hex32
     server: int
-    value: Wei
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -860,9 +865,15 @@ class Batch:
     frozen_ms: int
     batch_hash: Hex32
     task_root: Hex32
-    payload_hash: Hex32
+    payload_hash: Hex32 | None
     payload_octets: int
+    lines: int
+    gas: int
+    """What settling it costs by the model of contracts.md 10."""
+    reason: ReasonBody
+    """What triggered the freezing."""
     tasks: list[Hex32]
+    """Tasks of its lines; of a batch that this node did not see frozen those that were paid."""
     paid: Wei | None
     """By the contract's event; null before."""
     skipped_ues: list[Hex20]

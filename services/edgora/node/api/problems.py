@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from edgora.wire.errors import EdgoraError, RuleRefused, TooMany
 from edgora.wire.rest import Problem
 
-__all__ = ["PROBLEM_JSON", "errors", "install", "problem", "problem_response"]
+__all__ = ["PROBLEM_JSON", "also", "errors", "from_validation", "install", "problem", "problem_response"]
 
 PROBLEM_JSON = "application/problem+json"
 _log = logging.getLogger("edgora.api")
@@ -77,20 +77,24 @@ async def _edgora(_: Request, error: Exception) -> Response:
 
 def _path_of(location: Sequence[Any]) -> str:
     """`offer.fuel_limit` for a body's field, `query.limit` for a parameter."""
-    head, *rest = location or ("body",)
-    names = [str(part) for part in rest]
-    return ".".join(names) if head == "body" and names else ".".join([str(head), *names])
+    names = [str(part) for part in location] or ["body"]
+    return ".".join(names[1:]) if names[0] == "body" and len(names) > 1 else ".".join(names)
+
+
+def from_validation(found: Sequence[Any]) -> Problem:
+    """The document for pydantic's list of errors: the first one, by the path of its field."""
+    first = found[0]
+    kind, message = str(first["type"]), str(first["msg"])
+    field = "body" if kind == "json_invalid" else _path_of(first["loc"])
+    where = "the body is not JSON" if kind == "json_invalid" else f"{field}: {message}"
+    fix = _FIXES.get(kind, "see /openapi.json for what the field may be")
+    return _plain(400, "bad_request", where, field=field, fix=fix)
 
 
 async def _validation(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    first = error.errors()[0]
-    kind, message = str(first["type"]), str(first["msg"])
-    field = "body" if kind == "json_invalid" else _path_of(first["loc"])
-    where = "the body is not JSON" if kind == "json_invalid" else f"{field}: {message}"
-    fix = _FIXES.get(kind, "see /openapi.json for what the field may be")
-    return problem_response(_plain(400, "bad_request", where, field=field, fix=fix))
+    return problem_response(from_validation(error.errors()))
 
 
 _STATUS = {
@@ -115,6 +119,11 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route that may answer these, each a problem document."""
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def also(status: int, model: type, description: str) -> dict[int | str, dict[str, Any]]:
+    """`responses=` of a route that may also answer with this status and body."""
+    return {status: {"model": model, "description": description}}
 
 
 def install(app: FastAPI) -> None:
