@@ -41,7 +41,7 @@ _BOUND_UP = Fraction(1_000_000_001, 1_000_000_000)
 _RESOLUTION = 10**9
 """Plans closer than this share of their value are one to a solver in floats."""
 _OVERHEAD = 0.15
-"""Share of the budget kept back for checking, completing and sending a plan."""
+"""Share of the budget kept back for sending the answer, beside the time to check and complete the plan."""
 
 
 class LivePolicy(Protocol):
@@ -179,14 +179,18 @@ def propose(instance: Instance, policy: LivePolicy, budget_s: float, *, floor_bp
         live = LiveRound(instance)
         if not live.wanted.any():
             return Reason("EMPTY", policy.name, (instance.round, len(instance.tasks), len(instance.servers)))
-        left_s = started + budget_s * (1.0 - _OVERHEAD) - time.monotonic()
+        begun = time.monotonic()
+        floor = live.value(live.greedy)
+        # What follows the policy's answer costs about what greedy did: one more pass over the pairs.
+        reserve_s = budget_s * _OVERHEAD + (time.monotonic() - begun)
+        left_s = started + budget_s - reserve_s - time.monotonic()
         found = policy.propose(live, max(left_s, 0.0))
     except EdgoraError as error:
         return Reason("FAILED", f"{policy.name}: {error.detail}"[:300], (instance.round,))
     if not _in_range(found.plan, live) or not live.table.allows(found.plan):
         return Reason("NOT_ALLOWED", policy.name, (instance.round,))
     plan = live.complete(found.plan)
-    value, floor = live.value(plan), live.value(live.greedy)
+    value = live.value(plan)
     if 0 < floor - value <= floor // _RESOLUTION:  # a solver in floats cannot tell the two apart
         plan, value = live.greedy, floor
     if value * 10_000 < floor * floor_bps:

@@ -122,7 +122,7 @@ def completed(plan: Plan, value: NDArray[Any], weight: Weights, left: Weights, c
     filled, servers_count = plan.copy(), len(left)
     # Task-major flattening makes the stable sort break ties by lower task, then lower server.
     flat, weight_by_task = value.T.ravel(), weight.T
-    pairs = np.flatnonzero(candidates.T.ravel())
+    pairs = np.flatnonzero((candidates & (plan == REJECTED)).T.ravel())
     pairs = pairs[np.argsort(-flat[pairs], kind="stable")]
     for start in range(0, len(pairs), _CHUNK):
         tasks, servers = np.divmod(pairs[start : start + _CHUNK], servers_count)
