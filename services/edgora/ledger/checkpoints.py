@@ -77,8 +77,8 @@ def _count(core: Core, signer: int, vote: CheckpointVote) -> None:
         if not state.votes[surplus]:
             del state.votes[surplus]
     equal = [(s, v.signature) for s, v in state.votes.get(height, {}).items() if v.body == vote.body]
-    if len(equal) >= core.config.q:
-        certificate = certify_checkpoint(vote.body, equal, core.config.q)
+    if len(equal) >= core.q:
+        certificate = certify_checkpoint(vote.body, equal, core.q)
         core.check.trust(certificate)
         make_stable(core, certificate)
 

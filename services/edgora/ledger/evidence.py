@@ -48,7 +48,7 @@ def _conflicting(offence: int, first: SignedItem, second: SignedItem) -> bool:
 
 def proven(core: Core, item: Evidence) -> bool:
     """Whether the item convicts the one it accuses."""
-    if item.epoch != core.config.epoch or item.accused >= core.config.n:
+    if item.epoch != core.config.epoch or item.accused >= core.n:
         return False
     if not _conflicting(item.offence, item.first, item.second):
         return False

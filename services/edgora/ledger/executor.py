@@ -101,10 +101,6 @@ class Executor:
         """A state value as of the executed height."""
         return self._tree.get(key)
 
-    def path(self, key: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[Digest, ...]]:
-        """Bucket and siblings that prove a key under `state_root`."""
-        return self._tree.path(key)
-
     def freeze(self) -> FrozenState:
         return self._tree.freeze()
 

@@ -90,10 +90,6 @@ class Replica:
         """Where we stand and why we wait."""
         return waiting.status(self._core, now_ms)
 
-    def prove_value(self, key: bytes) -> tuple[int, tuple[tuple[tuple[bytes, bytes], ...], tuple[bytes, ...]]]:
-        """(executed height, (bucket, siblings)) of a state key: the hash part of a certified read."""
-        return self._core.executor.height, self._core.executor.path(key)
-
     # ---- inputs -----------------------------------------------------------------------------------------------------
 
     def _receive(self, peer: int, message: Message) -> None:

@@ -216,6 +216,8 @@ class SnapshotFetch:
 
 @dataclass(slots=True)
 class SyncState:
+    claimed: int = 0
+    """Height that f + 1 peers claim in their STATUS."""
     behind_since: int | None = None
     wanted_since: int | None = None
     blocks: Fetch | None = None
@@ -248,6 +250,7 @@ class Core:
         self.config = config
         self.params: Params = config.params
         self.me = config.index
+        self.n, self.f, self.q = config.n, config.f, config.q
         self.application = application
         self.recover = recover
         self.epochs = {config.epoch: config.validators}
@@ -303,12 +306,13 @@ class Core:
 
     def set_timer(self, name: str, deadline: int | None) -> None:
         """Arm, move or (None) cancel a timer; tells the driver only what changed."""
-        if self.timers.armed.get(name) == deadline:
+        armed = self.timers.armed
+        if armed.get(name) == deadline:
             return
         if deadline is None:
-            del self.timers.armed[name]
+            del armed[name]
         else:
-            self.timers.armed[name] = deadline
+            armed[name] = deadline
         self.out.timers.append(SetTimer(name, deadline))
 
     def halt(self, why: str) -> None:
@@ -330,4 +334,4 @@ class Core:
 
     @property
     def is_primary(self) -> bool:
-        return self.config.primary(self.view.view) == self.me
+        return (self.view.view + self.config.epoch) % self.n == self.me

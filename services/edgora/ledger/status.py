@@ -37,6 +37,7 @@ _SENTENCES = {
     "signatures": "height {height}: checking transaction signatures",
     "execution": "height {height} names results of {exec_height}, {executed} is executed here",
     "checkpoint": "height {height} is too far above the stable checkpoint {stable}",
+    "seal": "the results of height {height} wait for a header that certifies them",
     "batch": "{waiting} transactions wait for the batch delay",
     "window": "{in_flight} blocks in flight, the window is {window}",
 }
@@ -92,5 +93,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
     votes: VoteStatus
     peers: tuple[PeerStatus, ...]
     waiting: WaitReason
+    left_because: str
+    """Why the previous view was left, while the present one is not active."""
     evidence: tuple[Evidence, ...]
     halted: str | None

@@ -57,6 +57,8 @@ def on_status(core: Core, peer: int, status: Status) -> None:
     """Note where a peer stands and push what it visibly misses."""
     state = core.peers[peer]
     state.status, state.heard_ms = status, core.now
+    claims = sorted((p.status.height for p in core.peers.values() if p.status is not None), reverse=True)
+    core.sync.claimed = claims[core.f] if len(claims) > core.f else 0
     if core.now - state.repaired_ms >= core.params.status_interval_ms // 2 and _repair(core, peer, status):
         state.repaired_ms = core.now
 
@@ -105,9 +107,7 @@ def on_put_certificate(core: Core, peer: int, message: PutCertificate) -> None:
 
 def behind_target(core: Core) -> int:
     """Height that is certainly committed: of our best certificate, or what f + 1 peers claim."""
-    claims = sorted((p.status.height for p in core.peers.values() if p.status is not None), reverse=True)
-    claimed = claims[core.config.f] if len(claims) > core.config.f else 0
-    return max(core.chain.best_height, claimed)
+    return max(core.chain.best_height, core.sync.claimed)
 
 
 def _wanted_body(core: Core) -> tuple[bytes, list[int]] | None:
@@ -191,7 +191,7 @@ def _next_peer(core: Core, height: int) -> int | None:
         return None
     able = [p for p in others if (s := core.peers[p].status) is not None and s.height >= height] or others
     core.sync.turn += 1
-    return min(able, key=lambda p: (p - core.me - core.sync.turn) % core.config.n)
+    return min(able, key=lambda p: (p - core.me - core.sync.turn) % core.n)
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------

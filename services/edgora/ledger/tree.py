@@ -63,6 +63,15 @@ class FrozenState:
         """One bucket by ascending key."""
         return tuple(sorted(self._buckets[bucket].items()))
 
+    def path(self, bucket: int) -> tuple[bytes, ...]:
+        """The 12 sibling hashes from this bucket up to the root."""
+        row, siblings = list(self.hashes), []
+        while len(row) > 1:
+            siblings.append(row[bucket ^ 1])
+            row = [keccak(b"\x01" + row[i] + row[i + 1]) for i in range(0, len(row), 2)]
+            bucket >>= 1
+        return tuple(siblings)
+
     def merged(self) -> dict[bytes, bytes]:
         """The whole state as one mapping, in bucket order."""
         return {key: value for bucket in self._buckets for key, value in sorted(bucket.items())}
@@ -118,11 +127,3 @@ class StateTree:
         """The present state, kept apart from later writes."""
         root = self.root  # also ends the block: the next write to any bucket copies it first
         return FrozenState(tuple(self._buckets), tuple(self._levels[0]), root)
-
-    def path(self, key: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[Digest, ...]]:
-        """What proves a key's value, or its absence: its whole bucket and the 12 siblings up to the root."""
-        assert not self._dirty or self.root
-        number = bucket_of(key)
-        pairs = tuple(sorted(self._buckets[number].items()))
-        siblings = tuple(Digest(self._levels[depth][number >> depth ^ 1]) for depth in range(_DEPTH))
-        return pairs, siblings

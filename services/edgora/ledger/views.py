@@ -154,7 +154,7 @@ def valid_change(core: Core, change: ViewChange, new_view: int) -> bool:
         return False
     if change == core.view.changes.get(change.signer):
         return True
-    if change.signer >= config.n or not core.signed_by(change.signer, body, change.signature):
+    if change.signer >= core.n or not core.signed_by(change.signer, body, change.signature):
         return False
     if change.commit is None:
         if (body.commit_view, body.commit_height, body.commit_hash) != (0, 0, config.genesis.hash):
@@ -192,24 +192,24 @@ def _valid_tip(core: Core, change: ViewChange, tip: Certificate) -> bool:
 def advance_views(core: Core) -> bool:
     """Join f + 1 others, notice a quorum, or found the new view as its primary. True if the view moved."""
     view, config = core.view, core.config
-    if not core.may_sign:
+    if not core.may_sign or not view.changes:
         return False
     above = sorted(c.body.new_view for signer, c in view.changes.items() if signer != core.me and c.body.new_view > view.view)
-    if len(above) > config.f:
+    if len(above) > core.f:
         leave(core, above[0], "f + 1 others left")
         return True
     if view.active:
         return False
     if core.timers.new_view_since is None:
         asking = sum(1 for c in view.changes.values() if c.body.new_view >= view.view)
-        if asking >= config.q:
+        if asking >= core.q:
             core.timers.new_view_since = core.now
     if not core.is_primary:
         return False
     exact = [view.changes[s] for s in sorted(view.changes) if view.changes[s].body.new_view == view.view]
-    if len(exact) < config.q:
+    if len(exact) < core.q:
         return False
-    chosen = tuple(exact[: config.q])
+    chosen = tuple(exact[: core.q])
     body = NewViewBody(config.epoch, view.view, view_changes_hash(chosen, config.domain))
     message = NewView(config.epoch, view.view, chosen, core.sign(body))
     core.persist(WalNewView(config.epoch, message), sync=True)
@@ -224,7 +224,7 @@ def on_new_view(core: Core, peer: int, message: NewView) -> None:
     if message.view < view.view or (message.view == view.view and view.active):
         return
     changes = message.view_changes
-    if [c.signer for c in changes] != sorted({c.signer for c in changes}) or len(changes) != config.q:
+    if [c.signer for c in changes] != sorted({c.signer for c in changes}) or len(changes) != core.q:
         core.fault(peer, "a NEW_VIEW without exactly q view changes by ascending signer")
         return
     body = NewViewBody(config.epoch, message.view, view_changes_hash(changes, config.domain))

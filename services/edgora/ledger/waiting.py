@@ -15,7 +15,7 @@ def _voters(core: Core, phase: Phase, height: int) -> tuple[int, ...]:
 
 
 def _others_than(core: Core, seen: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(i for i in range(core.config.n) if i not in seen)
+    return tuple(i for i in range(core.n) if i not in seen)
 
 
 def reason(core: Core) -> WaitReason:
@@ -38,7 +38,7 @@ def reason(core: Core) -> WaitReason:
 
 
 def _view_reason(core: Core, head: int) -> WaitReason:
-    view, need = core.view, core.config.q
+    view, need = core.view, core.q
     if not view.active:
         asking = tuple(sorted(s for s, c in view.changes.items() if c.body.new_view >= view.view))
         numbers = {"view": view.view, "have": len(asking), "need": need, "primary": core.config.primary(view.view)}
@@ -65,12 +65,14 @@ def _view_reason(core: Core, head: int) -> WaitReason:
         return WaitReason("proposal", {"primary": core.config.primary(view.view), "height": height})
     if view.last_height >= head + core.params.window:
         return WaitReason("window", {"in_flight": view.last_height - head, "window": core.params.window})
+    if not core.pool.ready:
+        return WaitReason("seal", {"height": core.chain.results_height})
     return WaitReason("batch", {"waiting": len(core.pool)})
 
 
 def _vote_reason(core: Core, code: str, phase: Phase, height: int) -> WaitReason:
     seen = _voters(core, phase, height)
-    numbers = {"view": core.view.view, "height": height, "have": len(seen), "need": core.config.q}
+    numbers = {"view": core.view.view, "height": height, "have": len(seen), "need": core.q}
     return WaitReason(code, numbers, _others_than(core, seen))
 
 
@@ -95,5 +97,6 @@ def status(core: Core, now: int) -> ReplicaStatus:
         pool=len(core.pool), pool_octets=core.pool.octets, oldest_wait_ms=0 if oldest is None else now - oldest[1],
         timeout_ms=core.timeout_ms, timers=dict(sorted(core.timers.armed.items())),
         votes=VoteStatus(height, prepared, committed, _others_than(core, tuple({*prepared, *committed}))),
-        peers=peers, waiting=reason(core), evidence=tuple(core.evidence), halted=core.halted,
+        peers=peers, waiting=reason(core), left_because=view.left_because,
+        evidence=tuple(core.evidence), halted=core.halted,
     )  # fmt: skip
