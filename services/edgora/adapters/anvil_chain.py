@@ -108,9 +108,8 @@ class AnvilChain(ContractChain):
     async def balance(self, address: bytes) -> int:
         return _int(await self.rpc("eth_getBalance", _hex(address), "latest"))
 
-    async def code_hash(self, address: bytes) -> bytes | None:
-        code = _bytes(await self.rpc("eth_getCode", _hex(address), "latest"))
-        return keccak(code) if code else None
+    async def _code(self, address: bytes) -> bytes:
+        return _bytes(await self.rpc("eth_getCode", _hex(address), "latest"))
 
     # ---- primitives of ContractChain
 

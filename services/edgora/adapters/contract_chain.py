@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, cast
 
+import msgspec
 from eth_abi.abi import decode as abi_decode
 from eth_abi.abi import encode as abi_encode
 from eth_account import Account
@@ -36,7 +37,7 @@ from edgora.wire.market import (
     ServerSlashed,
     ServerUnbonding,
 )  # fmt: skip
-from edgora.wire.settlement import certificate_arguments, epoch_arguments
+from edgora.wire.settlement import certificate_arguments, epoch_arguments, exact_quorum
 
 __all__ = ["ContractChain", "Interface", "Log", "Reverted", "interface", "signed_transaction"]
 
@@ -201,6 +202,7 @@ class ContractChain(ABC):
     def __init__(self, market: bytes) -> None:
         self.market = market
         self._senders: dict[bytes, asyncio.Lock] = {}
+        self._page: tuple[bytes, tuple[bytes, ...]] = (b"", ())
 
     # ---- primitives
 
@@ -215,6 +217,10 @@ class ContractChain(ABC):
     @abstractmethod
     async def _logs(self, from_block: int, to_block: int) -> Sequence[Log]:
         """Logs of the contract in these blocks, in chain order."""
+
+    @abstractmethod
+    async def _code(self, address: bytes) -> bytes:
+        """Runtime code at an address; empty where no contract is."""
 
     @abstractmethod
     async def latest(self) -> ChainBlock: ...
@@ -242,6 +248,10 @@ class ContractChain(ABC):
         except Reverted as reverted:
             raise interface().refusal(reverted.data) from None
         return interface().result(name, data)
+
+    async def code_hash(self, address: bytes) -> bytes | None:
+        code = await self._code(address)
+        return keccak(code) if code else None
 
     async def events(self, from_block: int, to_block: int) -> Sequence[FoundFact]:
         return facts(await self._logs(from_block, to_block))
@@ -287,12 +297,15 @@ class ContractChain(ABC):
     async def settle(
         self, key: SigningKey, batch_id: int, task_root: bytes, payload: bytes, proof: ReceiptProof
     ) -> Mined:
-        return await self._transact(key, "settle", batch_id, task_root, payload, certificate_arguments(proof))
+        exact = exact_quorum(proof.certificate, len(await self.validators()))
+        trimmed = msgspec.structs.replace(proof, certificate=exact)
+        return await self._transact(key, "settle", batch_id, task_root, payload, certificate_arguments(trimmed))
 
     async def advance_epoch(
         self, key: SigningKey, header: Header, certificate: Certificate, validators: Sequence[bytes], params_hash: bytes
     ) -> Mined:
-        arguments = epoch_arguments(header, certificate, validators, params_hash)
+        exact = exact_quorum(certificate, len(await self.validators()))
+        arguments = epoch_arguments(header, exact, validators, params_hash)
         return await self._transact(key, "advanceEpoch", *arguments)
 
     async def slash(
@@ -317,6 +330,14 @@ class ContractChain(ABC):
 
     async def head(self) -> HeadView:
         return HeadView(*await self._read("head"))
+
+    async def validators(self) -> tuple[bytes, ...]:
+        page = (await self.head()).page
+        if page != self._page[0]:
+            # A page's code is 0x00 and the addresses; it never changes, a new set is a new page.
+            code = await self._code(page)
+            self._page = (page, tuple(code[at : at + 20] for at in range(1, len(code), 20)))
+        return self._page[1]
 
     async def server(self, server: int) -> ServerView | None:
         try:

@@ -93,9 +93,8 @@ class EvmChain(ContractChain):
     async def balance(self, address: bytes) -> int:
         return int(await self._run(self._backend.get_balance, address))
 
-    async def code_hash(self, address: bytes) -> bytes | None:
-        code = await self._run(self._backend.get_code, address)
-        return keccak(code) if code else None
+    async def _code(self, address: bytes) -> bytes:
+        return bytes(await self._run(self._backend.get_code, address))
 
     # ---- primitives of ContractChain
 

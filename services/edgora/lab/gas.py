@@ -24,8 +24,20 @@ from edgora.wire.eip712 import Domain
 from edgora.wire.hashing import keccak
 from edgora.wire.ledger import Phase, Vote
 from edgora.wire.settlement import (
-    Batch, Exit, Line, LockLine, Payload, Section, ServerRow, Voucher, certificate_arguments, encode_payload,
-    line_amount, lock_key, market_address, payload_hash,
+    Batch,
+    Exit,
+    Line,
+    LockLine,
+    Payload,
+    Section,
+    ServerRow,
+    Voucher,
+    certificate_arguments,
+    encode_payload,
+    line_amount,
+    lock_key,
+    market_address,
+    payload_hash,
 )  # fmt: skip
 
 __all__ = ["GOALS", "MUST", "PAPER_GAS", "measure_gas", "measure_on_fresh_anvil", "ratios"]
@@ -292,10 +304,10 @@ def _meter(market: bytes) -> bytes:
     PUSH20 market EXTCODESIZE POP | CALLDATASIZE 0 0 CALLDATACOPY | GAS | 0 0 CALLDATASIZE 0 PUSH20 market GAS
     STATICCALL | GAS | SWAP1 PUSH1 ok JUMPI 0 0 REVERT | JUMPDEST SWAP1 SUB 0 MSTORE 32 0 RETURN
     """
-    head = bytes.fromhex("73") + market + bytes.fromhex("3b50" "365f5f37" "5a" "5f5f365f73") + market
-    tail = bytes.fromhex("5afa" "5a90")
+    head = bytes.fromhex("73") + market + bytes.fromhex("3b50365f5f375a5f5f365f73") + market
+    tail = bytes.fromhex("5afa5a90")
     target = len(head) + len(tail) + 6
-    return head + tail + bytes((0x60, target)) + bytes.fromhex("57" "5f5ffd" "5b9003" "5f52" "60205ff3")
+    return head + tail + bytes((0x60, target)) + bytes.fromhex("575f5ffd5b90035f5260205ff3")
 
 
 async def _measure_check(bench: _Bench) -> int:

@@ -144,7 +144,9 @@ class Chain(Protocol):
 
     async def settle(
         self, key: SigningKey, batch_id: int, task_root: bytes, payload: bytes, proof: ReceiptProof
-    ) -> Mined: ...
+    ) -> Mined:
+        """Pay a certified batch. Votes beyond a quorum are left out, as the contract wants exactly q."""
+        ...
 
     async def advance_epoch(
         self, key: SigningKey, header: Header, certificate: Certificate, validators: Sequence[bytes], params_hash: bytes
@@ -168,6 +170,10 @@ class Chain(Protocol):
     async def earned(self, server: int) -> EarnedView: ...
 
     async def head(self) -> HeadView: ...
+
+    async def validators(self) -> tuple[bytes, ...]:
+        """The set whose certificates the contract takes now, in index order."""
+        ...
 
     async def server(self, server: int) -> ServerView | None: ...
 

@@ -16,7 +16,7 @@ from edgora.wire.codec import B20, B32, U40, U64
 from edgora.wire.eip712 import Typed
 from edgora.wire.errors import WireError
 from edgora.wire.hashing import keccak, merkle_leaf, merkle_root
-from edgora.wire.ledger import Certificate, Header, Kind, ReceiptProof
+from edgora.wire.ledger import Certificate, Header, Kind, ReceiptProof, quorum
 from edgora.wire.units import Address, Digest, Fuel, GweiPerMfuel, Wei, amount
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "GAS_VALIDATOR", "MAX_GAS", "MAX_LINES", "MAX_LINKS", "MAX_PAYLOAD", "MAX_PENALTIES", "MAX_SERVERS",
     "MAX_VALIDATORS", "MIN_VALIDATORS", "BadPayload", "Batch", "CertificateArguments", "Exit", "Line", "LockLine",
     "Payload", "Penalty", "Section", "ServerRow", "TaskLeaf", "Voucher", "certificate_arguments", "decode_payload",
-    "encode_payload", "epoch_arguments", "fits", "line_amount", "lock_key", "market_address", "payload_gas",
+    "encode_payload", "epoch_arguments", "exact_quorum", "fits", "line_amount", "lock_key", "market_address", "payload_gas",
     "payload_hash", "settlement_output", "split", "task_root",
 ]  # fmt: skip
 
@@ -365,6 +365,17 @@ def fits(payload: Payload, validators: int = 4, links: int = 0) -> bool:
 # ---- arguments of contract calls ---------------------------------------------------------------------------------------
 
 
+def exact_quorum(certificate: Certificate, validators: int) -> Certificate:
+    """The certificate with the votes of its q lowest signers only: the contract takes exactly q, a ledger may hold more."""
+    spare = len(certificate.signatures) - quorum(validators)
+    if spare <= 0:
+        return certificate
+    bitmap = certificate.bitmap
+    for index in reversed(certificate.signers()[-spare:]):
+        bitmap ^= 1 << index
+    return Certificate(certificate.vote, bitmap, certificate.signatures[:-spare])
+
+
 class CertificateArguments(NamedTuple):
     """The contract's struct Certificate, in its order; an ABI encoder takes it as it is."""
 
@@ -380,7 +391,7 @@ class CertificateArguments(NamedTuple):
 
 
 def certificate_arguments(proof: ReceiptProof) -> CertificateArguments:
-    """A receipt's proof as `settle` and `verifyTask` take it."""
+    """A receipt's proof as `settle` and `verifyTask` take it; `exact_quorum` trims its certificate before."""
     return CertificateArguments(
         view=proof.certificate.vote.view,
         receipt_height=proof.receipt.height,
