@@ -158,7 +158,7 @@ class World:
 
     def submit(self, ue: Ue, **fields: object) -> bytes:
         """An admitted voucher task."""
-        if not self.market.core.chain_seen():
+        if self.now_ms - self.market.chain_seen_ms() > self.market.params.margin_ms // 4:
             self.see_chain()
         offer = self.offer(ue, **fields)
         return self.accepted(ue.key, Kind.TASK, ue.task(offer, ue.voucher_for(self.market, offer)))
