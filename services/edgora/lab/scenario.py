@@ -87,7 +87,7 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     plan: Refunds = Refunds()
     market: dict[str, int | str] = {}
     """Consortium parameters that differ from their defaults (market.md 9)."""
-    consensus: dict[str, int] = {}
+    consensus: dict[str, int | str] = {}
 
     def server(self, index: int) -> Server:
         return self.servers[index] if self.servers else _LINE_UP[index % len(_LINE_UP)]
@@ -109,14 +109,14 @@ _LINE_UP = (
 
 
 def _params(kind: type[P], changes: Mapping[str, object], table: str) -> P:
-    known = set(kind.__struct_fields__)
-    for name in changes:
+    known = {f.name: f.type for f in msgspec.structs.fields(kind)}
+    for name, value in changes.items():
+        path = f"{table}.{name}"
         if name not in known:
-            raise Refused(f"{table}.{name} is no parameter; known: {', '.join(sorted(known))}", field=f"{table}.{name}")
-    try:
-        return msgspec.convert([changes.get(f, getattr(kind(), f)) for f in kind.__struct_fields__], kind)
-    except msgspec.ValidationError as error:
-        raise Refused(f"{table}: {error}", field=table) from None
+            raise Refused(f"{path} is no parameter; known: {', '.join(sorted(known))}", field=path)
+        if not isinstance(value, known[name]) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
+            raise Refused(f"{path} is {value!r}; a {known[name].__name__} >= 0 is needed", field=path)
+    return msgspec.structs.replace(kind(), **changes)
 
 
 def parse(tables: Mapping[str, Any]) -> Scenario:
