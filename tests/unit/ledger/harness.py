@@ -16,13 +16,19 @@ from edgora.ledger.effects import (
     ALL, Answer, Boot, ClientTx, DurableState, Effects, Executed, Recv, SnapshotImage, TimerFired, Verified,
 )  # fmt: skip
 from edgora.ledger.replica import Replica
+from edgora.ledger.tree import StateTree
 from edgora.ledger.snapshot import decode_snapshot, encode_snapshot
 from edgora.ledger.wal import LogCursor, scan
 from edgora.wire.application import Applied, Outcome
 from edgora.wire.eip712 import Domain
-from edgora.wire.hashing import keccak
-from edgora.wire.ledger import BlockContext, Kind, OrderedTx, SignedTx, Tx
-from edgora.wire.pbft import Message, decode_message, encode_message
+from edgora.wire.hashing import EMPTY_ROOT, keccak, merkle_root
+from edgora.wire.ledger import (
+    BlockContext, Certificate, Header, Kind, OrderedTx, Phase, SignedTx, Tx, Vote, quorum,
+)  # fmt: skip
+from edgora.wire.pbft import (
+    Commit, Message, NewView, NewViewBody, Prepare, PrePrepare, ViewChange, ViewChangeBody, decode_message,
+    encode_message, view_changes_hash,
+)  # fmt: skip
 
 GENESIS_ID = keccak(b"test genesis")
 DOMAIN = Domain.ledger(7, GENESIS_ID)
@@ -105,6 +111,8 @@ class Disk:
     def write(self, effects: Effects) -> None:
         if effects.snapshot is not None:
             self.snapshot = encode_snapshot(effects.snapshot)
+        if effects.compacted:
+            self.cursor.segment = None  # these records replace all others: they start a segment of their own
         writes = self.cursor.place(effects.persist)
         for segment, offset, data in writes:
             self.segments.setdefault(segment, bytearray())[offset:] = data
@@ -274,3 +282,147 @@ class Cluster:
 
     def heights(self) -> list[int]:
         return [self.nodes[i].height for i in sorted(self.nodes)]
+
+
+class Forge:
+    """Everything that n validators can sign, for tests that play all of them but one.
+
+    `parent` headers default to the genesis; empty blocks execute to nothing but book-keeping, so results named by a
+    forged header are those of the genesis (execHeight 0) unless a test says otherwise.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.n = cluster, cluster.n
+        self.q = quorum(cluster.n)
+
+    def header(self, parent: Header | None = None, txs: Sequence[SignedTx] = (), view: int = 0, **changes: object) -> Header:
+        above = parent or self.cluster.genesis
+        replica = Registers([key.address for key in CLIENTS])
+        fields = {
+            "epoch": 0, "height": above.height + 1, "parent": above.hash,
+            "tx_root": merkle_root([t.tx.digest(DOMAIN) + t.signature for t in txs]), "tx_count": len(txs),
+            "exec_height": 0, "state_root": StateTree(replica.state).root, "receipt_root": EMPTY_ROOT,
+            "receipt_count": 0, "next_epoch": bytes(32), "time_ms": max(above.time_ms + 1, self.cluster.now),
+            "proposer": KEYS[view % self.n].address,
+        }  # fmt: skip
+        return Header(**(fields | changes))
+
+    def chain(self, length: int, view: int = 0, salt: int = 0) -> list[Header]:
+        headers: list[Header] = []
+        for _ in range(length):
+            above = headers[-1] if headers else self.cluster.genesis
+            headers.append(self.header(above, view=view, time_ms=max(above.time_ms + 1, self.cluster.now) + salt))
+        return headers
+
+    def vote(self, phase: Phase, view: int, header: Header) -> Vote:
+        return Vote(phase, header.epoch, view, header.height, header.hash)
+
+    def certificate(self, phase: Phase, view: int, header: Header, signers: Sequence[int] | None = None) -> Certificate:
+        vote = self.vote(phase, view, header)
+        chosen = tuple(range(self.q)) if signers is None else signers
+        return Certificate(vote, sum(1 << i for i in chosen), tuple(KEYS[i].sign(vote.digest(DOMAIN)) for i in chosen))
+
+    def pre_prepare(
+        self, view: int, header: Header, txs: Sequence[SignedTx] = (), executed: Certificate | None = None, **changes: object
+    ) -> PrePrepare:
+        vote = self.vote(Phase.PREPARE, view, header)
+        message = PrePrepare(0, view, header, tuple(txs), (), KEYS[view % self.n].sign(vote.digest(DOMAIN)), executed)
+        return msgspec.structs.replace(message, **changes)
+
+    def prepare(self, signer: int, view: int, header: Header) -> Prepare:
+        vote = self.vote(Phase.PREPARE, view, header)
+        return Prepare(0, view, header.height, header.hash, KEYS[signer].sign(vote.digest(DOMAIN)))
+
+    def commit(self, signer: int, view: int, header: Header) -> Commit:
+        vote = self.vote(Phase.COMMIT, view, header)
+        return Commit(0, view, header.height, header.hash, KEYS[signer].sign(vote.digest(DOMAIN)))
+
+    def view_change(
+        self, signer: int, new_view: int, commit: Certificate | None = None, tip: Certificate | None = None,
+        headers: Sequence[Header] = (), **changes: object,
+    ) -> ViewChange:  # fmt: skip
+        low = (0, 0, self.cluster.genesis.hash) if commit is None else _place(commit)
+        high = (0, 0, bytes(32)) if tip is None else _place(tip)
+        body = ViewChangeBody(0, new_view, *low, *high)
+        body = msgspec.structs.replace(body, **changes)
+        return ViewChange(0, signer, body, commit, tip, tuple(headers), KEYS[signer].sign(body.digest(DOMAIN)))
+
+    def new_view(self, view: int, changes: Sequence[ViewChange], signer: int | None = None) -> NewView:
+        body = NewViewBody(0, view, view_changes_hash(tuple(changes), DOMAIN))
+        key = KEYS[view % self.n if signer is None else signer]
+        return NewView(0, view, tuple(changes), key.sign(body.digest(DOMAIN)))
+
+
+def _place(certificate: Certificate) -> tuple[int, int, bytes]:
+    vote = certificate.vote
+    return vote.view, vote.height, vote.block_hash
+
+
+class Solo:
+    """One replica under test; the test is everybody else. Verification is answered within the step."""
+
+    def __init__(self, index: int = 1, n: int = 4, disk: Disk | None = None, config: dict | None = None, **params: object) -> None:
+        self.world = Cluster.__new__(Cluster)
+        self.world.n, self.world.now, self.world.params = n, START, Params(**params)
+        self.world.genesis = genesis_header(GENESIS_ID, START - 1_000)
+        self.world.seqs = {}
+        self.forge = Forge(self.world)
+        self.index, self.disk = index, disk or Disk()
+        self.app = Registers([key.address for key in CLIENTS])
+        self.replica = Replica(self.world.config(index, **(config or {})), KEYS[index], self.app)
+        self.all = Effects()
+        self.log: list[Effects] = []
+        self.step(Boot(self.disk.read()))
+
+    @property
+    def status(self):
+        return self.replica.status(self.world.now)
+
+    def step(self, event: object, at: int | None = None) -> Effects:
+        """One input and everything that its verification work sets off, as one Effects."""
+        if at is not None:
+            self.world.now = START + at
+        effects = self.replica.step(self.world.now, event)
+        self.disk.write(effects)
+        self.log.append(effects)
+        for work in effects.verify:
+            ok = tuple(recover(digest, signature) == who for who, digest, signature in work.items)
+            later = self.step(Verified(work.token, ok))
+            for field in ("persist", "send", "executed", "answers", "timers", "faults", "evidence"):
+                setattr(effects, field, getattr(effects, field) + getattr(later, field))
+            effects.alarm = effects.alarm or later.alarm
+        return effects
+
+    def recv(self, peer: int, message: Message, at: int | None = None) -> Effects:
+        return self.step(Recv(peer, decode_message(encode_message(message))), at)
+
+    def fire(self, name: str) -> Effects:
+        """Let the timer of this name fire at its deadline. Fails if it is not armed."""
+        deadline = self.status.timers[name]
+        self.world.now = max(deadline, self.world.now)
+        return self.step(TimerFired(name))
+
+    def tx(self, *args: object, **changes: object) -> SignedTx:
+        return Cluster.tx(self.world, *args, **changes)
+
+    def submit(self, signed: SignedTx) -> Effects:
+        return self.step(ClientTx(signed, signed.tx.digest(DOMAIN)))
+
+    def reborn(self) -> "Solo":
+        """The same replica after a crash, from what its disk holds."""
+        fresh = Solo.__new__(Solo)
+        fresh.__dict__.update(self.__dict__)
+        fresh.app = Registers([key.address for key in CLIENTS])
+        fresh.replica = Replica(self.world.config(self.index), KEYS[self.index], fresh.app)
+        fresh.log = []
+        fresh.step(Boot(self.disk.read()))
+        return fresh
+
+
+def sent(effects: Effects, kind: type) -> list:
+    """The messages of one kind that a step sends."""
+    return [send.message for send in effects.send if isinstance(send.message, kind)]
+
+
+def persisted(effects: Effects, kind: type) -> list:
+    return [record for record in effects.persist if isinstance(record, kind)]
