@@ -26,7 +26,6 @@ from edgora.ports.store import BlockReader, StoredBlock
 from edgora.wire.application import Outcome
 from edgora.wire.errors import Broken, Unknown
 from edgora.wire.genesis import Genesis
-from edgora.wire.hashing import keccak
 from edgora.wire.ledger import Certificate, Header, LedgerCode, OrderedTx, Receipt
 from edgora.wire.market import BatchCertified, ResultFiled, TaskOpened
 from edgora.wire.settlement import payload_hash
@@ -286,13 +285,6 @@ class Follower:
                 return CertifiedState(header.exec_height, state, headers, found[1])
         return None
 
-    @staticmethod
-    def path(state: FrozenState, key: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[bytes, ...]]:
-        """(bucket of the key by ascending key, sibling hashes up to the root) in a frozen state."""
-        number = bucket_of(key)
-        row, siblings, index = list(state.hashes), [], number
-        while len(row) > 1:
-            siblings.append(row[index ^ 1])
-            row = [keccak(b"\x01" + row[i] + row[i + 1]) for i in range(0, len(row), 2)]
-            index //= 2
-        return state.pairs(number), tuple(siblings)
+    def value(self, key: bytes) -> bytes | None:
+        """A state value as of `height`."""
+        return dict(self.executor.freeze().pairs(bucket_of(key))).get(key)

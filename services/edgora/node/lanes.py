@@ -19,7 +19,6 @@ from edgora.crypto.sign import SigningKey
 from edgora.ports.consensus import Consensus
 from edgora.wire.eip712 import Domain
 from edgora.wire.ledger import Kind, LedgerCode, Receipt, SignedTx, Tx
-from edgora.wire.units import Height
 
 __all__ = ["RESULT_LANES", "Lanes", "Sequences", "lane_of"]
 
@@ -111,7 +110,7 @@ class Lanes:
         assert order.tx is not None
         await self._consensus.submit(order.tx, order.hash)
 
-    def executed(self, height: Height, receipts: Sequence[Receipt]) -> None:
+    def executed(self, height: int, receipts: Sequence[Receipt]) -> None:
         """Take note of a block's receipts; to be called for every block in order."""
         again: list[_Pending] = []
         for receipt in receipts:

@@ -7,6 +7,7 @@ stands under a header with a commit certificate). Proofs are checkable offline w
 from collections import Counter
 from typing import Literal
 
+from edgora.ledger.proofs import prove_receipt, prove_tx, prove_value
 from edgora.node import views
 from edgora.node.follower import Follower
 from edgora.node.queries import page
@@ -16,9 +17,7 @@ from edgora.wire import rest
 from edgora.wire.codec import encode
 from edgora.wire.errors import NotFound, Refused, Unavailable
 from edgora.wire.genesis import Genesis
-from edgora.wire.hashing import merkle_path
-from edgora.wire.ledger import Header, Kind, Receipt, ReceiptProof, TxProof
-from edgora.wire.state_proof import StateProof
+from edgora.wire.ledger import Header, Kind, Receipt, ReceiptProof
 
 __all__ = ["LedgerReads"]
 
@@ -146,8 +145,7 @@ class LedgerReads:
         headers = () if signed is None else tuple(self._follower.store.headers(height, signed[0]))
         if signed is None or len(headers) != signed[0] - height + 1:
             raise _not_yet(digest)
-        leaves = [r.tx_hash + tx.signature for r, tx in zip(stored.receipts, stored.block.txs, strict=True)]
-        proof = TxProof(stored.block.txs[index], index, tuple(merkle_path(leaves, index)), headers, signed[1])
+        proof = prove_tx(stored.block, [r.tx_hash for r in stored.receipts], index, headers, signed[1])
         return rest.Proof(
             name="TX", tx_hash=tx_hash, kind="tx", height=height, certified_height=signed[0], epoch=headers[0].epoch,
             proof=views.hex_of(encode(proof)), receipt=views.receipt(stored.receipts[index]),
@@ -161,23 +159,23 @@ class LedgerReads:
         if signed is None:
             raise _not_yet(tx_hash)
         headers, certificate = signed
-        leaves, leaf = self._receipts_under(headers[0], receipt)
-        return ReceiptProof(receipt, leaf, tuple(merkle_path(leaves, leaf)), headers, certificate)
+        receipts, place = self._receipts_under(headers[0], receipt)
+        return prove_receipt(receipts, place, headers, certificate)
 
-    def _receipts_under(self, header: Header, receipt: Receipt) -> tuple[list[bytes], int]:
-        """(leaf data of all receipts that this header names, place of one of them)."""
+    def _receipts_under(self, header: Header, receipt: Receipt) -> tuple[list[Receipt], int]:
+        """(all receipts that this header names, place of one of them)."""
         parent = self._follower.store.headers(header.height - 1, header.height - 1)
         above = parent[0].exec_height if parent else 0
-        leaves: list[bytes] = []
+        receipts: list[Receipt] = []
         place = 0
         for height in range(above + 1, header.exec_height + 1):
             stored = self._follower.store.block(height)
             if stored is None:
                 raise _not_yet(receipt.tx_hash)
             if height == receipt.height:
-                place = len(leaves) + receipt.index
-            leaves += [r.struct_hash() for r in stored.receipts]
-        return leaves, place
+                place = len(receipts) + receipt.index
+            receipts += stored.receipts
+        return receipts, place
 
     def receipt_proof_body(self, tx_hash: str) -> rest.Proof:
         return self._proof_body("RECEIPT", self.receipt_proof(views.unhex(tx_hash, "hash")))
@@ -222,7 +220,7 @@ class LedgerReads:
             return self._certified(name, now_ms)
         if read == "linear":
             await self._catch_up_with_quorum()
-        value = self._follower.executor.value(name)
+        value = self._follower.value(name)
         return rest.StateValue(
             key=key, value=None if value is None else views.hex_of(value), read="linear" if read == "linear" else "local",
             height=self._follower.height, age_ms=max(0, now_ms - self._follower.header_time_ms),
@@ -233,8 +231,7 @@ class LedgerReads:
         found = self._follower.certified_state()
         if found is None:
             raise Unavailable("no certified state is at hand since this node's start", fix="try again in a second")
-        pairs, path = self._follower.path(found.state, key)
-        proof = StateProof(key, found.height, pairs, path, found.headers, found.certificate)
+        proof = prove_value(found.state, key, found.headers, found.certificate)
         return rest.StateValue(
             key=views.hex_of(key), value=None if proof.value is None else views.hex_of(proof.value), read="certified",
             height=found.height, age_ms=max(0, now_ms - found.headers[-1].time_ms),

@@ -84,6 +84,8 @@ class NodeSettings(BaseSettings):
     """Origins whose pages may read this API; none by default."""
     consensus_socket: Path = Path("consensus.sock")
     """Unix socket of this node's consensus process."""
+    store_file: Path | None = None
+    """The consensus process's block store; null: consensus/blocks.sqlite beside the socket."""
 
     chain_rpc: str = "http://127.0.0.1:8545"
     contract_code_hash: str | None = None

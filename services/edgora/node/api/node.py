@@ -35,7 +35,7 @@ class NodeApi:
     faucet: Callable[[rest.FaucetOrder], Awaitable[rest.FaucetReceipt]]
     status: Callable[[], Awaitable[rest.Status]]
     ready: Callable[[], Awaitable[rest.Health]]
-    metrics: Callable[[], bytes]
+    metrics: Callable[[], Awaitable[bytes]]
 
 
 def _node(request: Request) -> NodeApi:

@@ -30,7 +30,7 @@ async def readyz(node: Node, response: Response) -> rest.Health:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 async def metrics(node: Node) -> Response:
     """Prometheus text format."""
-    return Response(node.metrics(), headers={"Content-Type": METRICS})
+    return Response(await node.metrics(), headers={"Content-Type": METRICS})
 
 
 @router.post("/v1/dev/faucet", responses=errors(404, 413, 504))

@@ -1,0 +1,126 @@
+"""Rounds of allocation: the instance goes out to this node's allocators, what they propose is signed and ordered.
+
+Rule 1: an allocator is not trusted: its proposal is checked here as the ledger will check it, so a wrong one costs
+nothing. Rule 2: late, lost or repeated messages do no harm; a round without a proposal of ours is greedy's or another
+validator's (market.md 4).
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+
+import msgspec
+
+from edgora.node.duties.post import Post
+from edgora.node.follower import Step
+from edgora.ports.bus import Answer, Proposed, RoundRequest, answers_topic, rounds_topic
+from edgora.wire import market
+from edgora.wire.codec import encode
+from edgora.wire.errors import Unavailable
+from edgora.wire.ledger import Kind, OrderedTx, Tx
+from edgora.wire.market import Allocation, code_name, refusal_numbers, refusal_sentence
+
+__all__ = ["Rounds"]
+
+_log = logging.getLogger("edgora.duty.rounds")
+GROUP = "node"
+WAIT_MS, TAKE = 1_000, 16
+RETRY_S = 1.0
+_answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+class Rounds:
+    """Between the ledger's rounds and the bus."""
+
+    name = "rounds"
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self.says = "no round yet"
+        self._opened: asyncio.Queue[market.Instance] = asyncio.Queue(maxsize=8)
+        self._sending: set[asyncio.Task[None]] = set()
+        self._proposed: tuple[int, set[bytes]] = (0, set())
+        post.follower.listen(self._noticed)
+
+    def _noticed(self, step: Step) -> None:
+        """Rounds that open now; not those of blocks that are only being caught up with."""
+        post = self._post
+        for item in step.events:
+            if isinstance(item.event, market.RoundOpened) and post.clock.now_ms() <= item.event.closes_ms:
+                if self._opened.full():
+                    self._opened.get_nowait()
+                self._opened.put_nowait(item.event.instance)
+
+    async def run(self) -> None:
+        """Publish and collect until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publish())
+            group.create_task(self._collect())
+
+    async def _publish(self) -> None:
+        post = self._post
+        while True:
+            instance = await self._opened.get()
+            message = RoundRequest(instance, post.clock.now_ms(), post.genesis.market.solve_ms)
+            try:
+                await post.bus.publish(rounds_topic(post.index), encode(message))
+            except Unavailable as error:
+                self.says = f"the bus is not reached: {error.detail}"
+            else:
+                self.says = f"round {instance.round} was given to the allocators"
+
+    async def _collect(self) -> None:
+        post = self._post
+        topic = answers_topic(post.index)
+        while True:
+            try:
+                taken = await post.bus.take(topic, GROUP, str(post.index), limit=TAKE, wait_ms=WAIT_MS)
+                for delivery in taken:
+                    self._answer(delivery.data)
+                if taken:
+                    await post.bus.ack(topic, GROUP, [delivery.id for delivery in taken])
+            except Unavailable as error:
+                self.says = f"the bus is not reached: {error.detail}"
+                await asyncio.sleep(RETRY_S)
+
+    def _answer(self, data: bytes) -> None:
+        try:
+            answer = _answers.decode(data)
+        except msgspec.DecodeError:
+            _log.warning("an allocator's answer does not decode", extra={"octets": len(data)})
+            return
+        if answer.node != self._post.index:
+            return
+        if isinstance(answer, Proposed):
+            self._propose(answer.allocation)
+        else:
+            self.says = f"policy {answer.policy} skipped round {answer.round}: {answer.reason.code}"
+
+    def _propose(self, allocation: Allocation) -> None:
+        """Order a proposal for the open round, once, if the ledger would take it."""
+        post, payload = self._post, encode(allocation)
+        view = post.market.round_state()
+        number, told = self._proposed
+        if number != allocation.round:
+            told = set()
+        if view is None or view.instance.round != allocation.round or payload in told:
+            return
+        self._proposed = (allocation.round, told | {payload})
+        draft = Tx(int(Kind.ALLOCATION), post.keys.signer.address, int(Kind.ALLOCATION), 0, 0, payload)
+        outcome = post.follower.advise(OrderedTx(bytes(32), draft), post.clock.now_ms())
+        if outcome.code:
+            words = refusal_sentence(outcome.code, refusal_numbers(outcome.output))
+            self.says = f"a proposal of policy {allocation.policy} would be refused: {words}"
+            _log.warning("proposal not sent", extra={"policy": allocation.policy, "rule": code_name(outcome.code)})
+            return
+        self._spawn(self._order(allocation, payload))
+
+    async def _order(self, allocation: Allocation, payload: bytes) -> None:
+        receipt = await self._post.lanes.send(Kind.ALLOCATION, payload)
+        how = "accepted" if not receipt.code else f"refused ({code_name(receipt.code)})"
+        self.says = f"round {allocation.round}: the proposal of policy {allocation.policy} was {how}"
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)

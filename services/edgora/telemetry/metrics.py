@@ -1,0 +1,143 @@
+"""Ledger events and node status as Prometheus metrics.
+
+Each node has a registry of its own, never the library's global one, so several nodes live in one process. Labels come
+from closed sets (event types, kinds, codes, states), so their number is bounded whatever users send.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from edgora.ports.consensus import ConsensusStatus
+from edgora.ports.store import StoredBlock
+from edgora.wire.ledger import Kind
+from edgora.wire.market import (
+    BatchClosed,
+    ProposalRefused,
+    ResultCode,
+    ResultFiled,
+    RoundClosed,
+    TaskAssigned,
+    TaskEnded,
+    TaskFinal,
+    TaskOpened,
+    TaskRefunded,
+    TaskSettled,
+    TaskState,
+    code_name,
+)  # fmt: skip
+
+__all__ = ["NodeMetrics"]
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_FOLLOWED = 20_000
+"""Tasks whose stages are timed at once; older ones are forgotten."""
+
+
+class NodeMetrics:
+    """Everything that /metrics of one node shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self._events = Counter("edgora_events", "Ledger events by type", ["type"], registry=registry)
+        self._receipts = Counter("edgora_receipts", "Receipts by kind and code", ["kind", "code"], registry=registry)
+        self._blocks = Counter("edgora_blocks", "Blocks applied by the API half", registry=registry)
+        self._results = Counter("edgora_results", "Results filed by executors", ["code"], registry=registry)
+        self._ended = Counter("edgora_tasks_ended", "Tasks by how they ended", ["state"], registry=registry)
+        self._rounds = Counter("edgora_rounds", "Rounds by the policy that won", ["policy"], registry=registry)
+        self._refused = Counter("edgora_proposals_refused", "Refused proposals by reason", ["reason"], registry=registry)
+        self._paid = Counter("edgora_paid_gwei", "Money moved by settled batches", registry=registry)
+        self._stages = Histogram(
+            "edgora_task_stage_seconds", "Ledger time from a task's opening to each stage", ["stage"], buckets=_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self._gauges = {
+            name: Gauge(f"edgora_{name}", text, registry=registry)
+            for name, text in (
+                ("height", "Height that the API half has applied"),
+                ("committed_height", "Height that the consensus half has committed"),
+                ("view", "View of the replica"),
+                ("view_changes", "View changes since the start"),
+                ("pool_txs", "Transactions waiting in the pool"),
+                ("connected_validators", "Validators with a link, ourselves included"),
+                ("alarm", "1 if the replica has stopped voting for good"),
+                ("running_tasks", "Tasks in this node's hands"),
+                ("event_streams", "Open event streams"),
+            )
+        }
+        self._opened_ms: OrderedDict[bytes, int] = OrderedDict()
+        self._policies: set[str] = set()
+
+    def block(self, stored: StoredBlock, events: Sequence[tuple[int, msgspec.Struct]]) -> None:
+        """Count a block that was applied. events: (header time in ms, event)."""
+        self._blocks.inc()
+        self._gauges["height"].set(stored.block.header.height)
+        for signed, receipt in zip(stored.block.txs, stored.receipts, strict=True):
+            kind = Kind(signed.tx.kind).name if signed.tx.kind in Kind.__members__.values() else "OTHER"
+            self._receipts.labels(kind, code_name(receipt.code)).inc()
+        for time_ms, event in events:
+            self._events.labels(type(event).__name__).inc()
+            self._event(time_ms, event)
+
+    def _event(self, time_ms: int, event: msgspec.Struct) -> None:
+        match event:
+            case TaskOpened():
+                self._opened_ms[event.offer_id] = time_ms
+                if len(self._opened_ms) > _FOLLOWED:
+                    self._opened_ms.popitem(last=False)
+            case TaskAssigned():
+                self._stage("assigned", event.offer_id, time_ms)
+            case ResultFiled():
+                self._results.labels(ResultCode(event.code).name).inc()
+                self._stage("done", event.offer_id, time_ms)
+            case TaskFinal():
+                self._stage("final", event.offer_id, time_ms)
+            case TaskSettled():
+                self._stage("settled", event.offer_id, time_ms)
+                self._ended.labels("SETTLED").inc()
+                self._opened_ms.pop(event.offer_id, None)
+            case TaskEnded():
+                self._ended.labels(TaskState(event.state).name).inc()
+            case TaskRefunded():
+                self._stage("refunded", event.offer_id, time_ms)
+                self._opened_ms.pop(event.offer_id, None)
+            case RoundClosed():
+                self._rounds.labels(self._policy(event.policy)).inc()
+            case ProposalRefused():
+                self._refused.labels(event.reason.code).inc()
+            case BatchClosed():
+                self._paid.inc(int.from_bytes(event.paid, "big") // 10**9)
+            case _:
+                pass
+
+    def _policy(self, name: str) -> str:
+        """Policy names are validators' words: keep the first few as labels."""
+        if len(self._policies) < 16:
+            self._policies.add(name)
+        return name if name in self._policies else "OTHER"
+
+    def _stage(self, stage: str, offer_id: bytes, time_ms: int) -> None:
+        opened = self._opened_ms.get(offer_id)
+        if opened is not None:
+            self._stages.labels(stage).observe(max(0, time_ms - opened) / 1000)
+
+    def status(self, status: ConsensusStatus, *, running: int, streams: int) -> None:
+        """Take over where the node stands; called before each exposition."""
+        gauges = self._gauges
+        gauges["committed_height"].set(status.committed_height)
+        gauges["view"].set(status.view)
+        gauges["view_changes"].set(status.view_changes)
+        gauges["pool_txs"].set(status.pool_txs)
+        gauges["connected_validators"].set(sum(voter.connected for voter in status.voters))
+        gauges["alarm"].set(0 if status.alarm is None else 1)
+        gauges["running_tasks"].set(running)
+        gauges["event_streams"].set(streams)
+
+    def exposition(self) -> bytes:
+        """Prometheus text format 0.0.4."""
+        text: bytes = generate_latest(self.registry)
+        return text
