@@ -13,7 +13,7 @@ from edgora.ledger.pool import Admission
 from edgora.ledger.state import Core, Known
 from edgora.wire.codec import encode
 from edgora.wire.hashing import merkle_root
-from edgora.wire.ledger import Block, Certificate, Header, Phase, tx_hash
+from edgora.wire.ledger import Block, Certificate, Header, Phase, Vote, tx_hash
 from edgora.wire.pbft import WalBlock, WalCommit
 
 __all__ = ["advance_commits", "ancestry", "identify", "learn_certificate", "learn_valid", "log_body", "missing_path", "remember"]
@@ -122,6 +122,17 @@ def learn_valid(core: Core, certificate: Certificate) -> None:
         chain.best = certificate
     if higher or raises_tip:
         core.persist(WalCommit(vote.epoch, certificate))
+    _adopt(core, vote)
+
+
+def _adopt(core: Core, vote: Vote) -> None:
+    """Take a certified body from a proposal that we could not vote for (our clock, our lag): it is here already."""
+    proposal = core.view.proposals.get((vote.view, vote.height))
+    if proposal is None or proposal.block_hash != vote.block_hash or vote.block_hash in core.chain.known:
+        return
+    known = proposal.known or identify(core, Block(proposal.message.header, proposal.message.txs), vote.block_hash)
+    if known is not None:
+        remember(core, known)
 
 
 def advance_commits(core: Core) -> bool:

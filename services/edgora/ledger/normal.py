@@ -179,10 +179,9 @@ def advance_accept(core: Core) -> bool:
     if too_far_ahead(core, height):
         return False
     verdict = _examine(core, proposal)
-    if verdict is None or proposal.known is None:
-        return False
     if verdict:
         _misbehaved(core, proposal, verdict)
+    if verdict != "" or proposal.known is None:
         return False
     known = chain.remember(core, proposal.known)
     vote = proposal.message.vote(known.hash)

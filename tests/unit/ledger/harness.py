@@ -173,9 +173,9 @@ class Cluster:
         for index in range(n):
             self.start(index)
 
-    def config(self, index: int, **changes: object) -> LedgerConfig:
+    def config(self, place: int, **changes: object) -> LedgerConfig:
         fields = {
-            "validators": tuple(key.address for key in KEYS[: self.n]), "index": index, "domain": DOMAIN,
+            "validators": tuple(key.address for key in KEYS[: self.n]), "index": place, "domain": DOMAIN,
             "genesis": self.genesis, "params": self.params,
         }  # fmt: skip
         return LedgerConfig(**(fields | changes))
@@ -295,8 +295,8 @@ class Forge:
         self.cluster, self.n = cluster, cluster.n
         self.q = quorum(cluster.n)
 
-    def header(self, parent: Header | None = None, txs: Sequence[SignedTx] = (), view: int = 0, **changes: object) -> Header:
-        above = parent or self.cluster.genesis
+    def header(self, above: Header | None = None, txs: Sequence[SignedTx] = (), view: int = 0, **changes: object) -> Header:
+        above = above or self.cluster.genesis
         replica = Registers([key.address for key in CLIENTS])
         fields = {
             "epoch": 0, "height": above.height + 1, "parent": above.hash,
