@@ -135,7 +135,10 @@ def _equal_product(a: _Rows, b: _Rows, c: _Rows) -> bool:
 
 
 def _projected(a: _Rows, b: _Rows, c: _Rows, seed: bytes) -> bool:
-    """Freivalds: A (B x) = C x for a vector x of the output's own hash, within rounding."""
+    """Freivalds: A (B x) = C x for a vector x of the output's own hash, within rounding.
+
+    A sum of k products is off by at most k * 2^-53 of the sum of their sizes; four times that is allowed.
+    """
     n = len(b[0])
     x = [1.0 + w for (w,) in struct.iter_unpack("<H", hashlib.shake_256(seed).digest(2 * n))]
 
@@ -145,7 +148,7 @@ def _projected(a: _Rows, b: _Rows, c: _Rows, seed: bytes) -> bool:
     bx = times(b, x)
     sizes = times([tuple(map(abs, row)) for row in a], times([tuple(map(abs, row)) for row in b], x))
     pairs = zip(times(a, bx), times(c, x), sizes, strict=True)
-    return all(abs(want - got) <= 1e-12 * len(b) * size for want, got, size in pairs)
+    return all(abs(want - got) <= len(b) * 2.0**-51 * size for want, got, size in pairs)
 
 
 def _hashpuzzle(values: _Values, data: bytes, output: bytes) -> bool:

@@ -16,7 +16,7 @@ from edgora.compute.cache import Artifact, ArtifactCache
 from edgora.compute.compiler import compile_bounded
 from edgora.compute.engine import compile_module, validate
 from edgora.compute.execution import Stop, execute
-from edgora.compute.limits import COMPILE_MS, Limits, Outcome
+from edgora.compute.limits import Limits, Outcome
 from edgora.compute.module import BadModule, Form, ModuleInfo, inspect, module_digest
 from edgora.wire import kernels
 from edgora.wire.errors import Unavailable, WireError
@@ -37,12 +37,15 @@ class Sandbox:
         *,
         cache_octets: int = _CACHE_OCTETS,
         cache_folder: Path | None = None,
-        compile_ms: Millis = COMPILE_MS,
+        compiler: Callable[[bytes], bytes] = compile_bounded,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Artifacts take at most cache_octets of memory, and stay in cache_folder across restarts if it is given."""
+        """Artifacts take at most cache_octets of memory, and stay in cache_folder across restarts if it is given.
+
+        compiler makes machine code of modules that are not ours; the default does it in a child that can be killed.
+        """
         self._cache = ArtifactCache(cache_octets, cache_folder)
-        self._compile_ms = compile_ms
+        self._compiler = compiler
         self._clock = clock
         self._shipped = frozenset(kernels.load(name).manifest.digest for name in kernels.names())
 
@@ -97,7 +100,7 @@ class Sandbox:
                 raise Unavailable("the module is not on this server")
             info = self.check(wasm)
             ours = digest.hex() in self._shipped
-            code = compile_module(wasm) if ours else compile_bounded(wasm, self._compile_ms)
+            code = compile_module(wasm) if ours else self._compiler(wasm)
             return Artifact(info.form is Form.WASI, info.has_start, info.memory_pages, code)
 
         return self._cache.get_or_make(digest, make)

@@ -3,7 +3,9 @@
 Rule 1: an answer depends on the module and its input alone, so every server gives the same one.
 Rule 2: a host function never raises and never stops the module: it answers an errno. A module is stopped by its fuel
         alone, or by the `unreachable` inside the adapter's proc_exit (sandbox.py).
-Rule 3: the host's work is charged: HOST_CALL fuel a call and 1 fuel for each octet that is copied or made.
+Rule 3: the host's work is charged: HOST_CALL fuel a call, HOST_VECTOR for each buffer of a read or write, and 1 fuel for
+        each octet that is copied or made. It is Python's work, and it needs the interpreter lock that the node's own
+        threads need too, so it is dear: programs do well to read and write in large pieces.
 
 There are no files, directories, sockets, signals or environment variables: their functions exist, so that programs of
 usual toolchains link, and answer NOTCAPABLE (or BADF where that ends a program's search for preopened folders).
@@ -18,12 +20,17 @@ import hashlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
-__all__ = ["ADAPTER", "EXIT_CODE", "FUNCTIONS", "HOST_CALL", "NAMESPACE", "RUNNING", "GuestMemory", "Meter", "World"]
+__all__ = [
+    "ADAPTER", "EXIT_CODE", "FUNCTIONS", "HOST_CALL", "HOST_VECTOR", "NAMESPACE", "RUNNING", "GuestMemory", "Meter", "World",
+]  # fmt: skip
 
 NAMESPACE: Final = "wasi_snapshot_preview1"
 
-HOST_CALL: Final = 2_000
-"""Fuel of one call into the host: some 20 us of Python, at the speed of a slow kernel."""
+HOST_CALL: Final = 10_000
+"""Fuel of one call into the host: up to 100 us of Python, at the speed of the slowest kernel (meter.py)."""
+
+HOST_VECTOR: Final = 2_000
+"""Fuel of one more buffer in a call."""
 
 _OK, _BADF, _FAULT, _INVAL, _NOTSUP, _SPIPE, _NOTCAPABLE = 0, 8, 21, 28, 58, 70, 76
 
@@ -103,6 +110,7 @@ ADAPTER: Final = "\n".join((
 """proc_exit and the functions that answer a constant, as a module that is instantiated beside the task's."""
 
 _IOVECS: Final = 1024
+"""Buffers that one call may name; preview 1 answers INVAL beyond."""
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
@@ -200,6 +208,10 @@ class World:
     def _fd_read(self, memory: GuestMemory, fd: int, vectors_at: int, count: int, read_at: int) -> int:
         if fd != _STDIN:
             return _BADF
+        if count > _IOVECS:
+            return _INVAL
+        if not self._meter.charge(HOST_VECTOR * count):
+            return _NOTSUP
         vectors = _vectors(memory, vectors_at, count)
         if vectors is None:
             return _FAULT
@@ -217,6 +229,10 @@ class World:
     def _fd_write(self, memory: GuestMemory, fd: int, vectors_at: int, count: int, written_at: int) -> int:
         if fd not in {_STDOUT, _STDERR}:
             return _BADF
+        if count > _IOVECS:
+            return _INVAL
+        if not self._meter.charge(HOST_VECTOR * count):
+            return _NOTSUP
         vectors = _vectors(memory, vectors_at, count)
         if vectors is None:
             return _FAULT
@@ -228,11 +244,10 @@ class World:
         if not self._meter.charge(total):
             return _NOTSUP
         for at, length in vectors:
-            chunk = memory.read(at, length)
+            chunk = memory.read(at, length) if fd == _STDOUT else memory.read(at + length, 0)
             if chunk is None:
                 return _FAULT
-            if fd == _STDOUT:
-                self.output += chunk
+            self.output += chunk  # nothing for stderr: it is only checked
         return _wrote(memory.write(written_at, _u32(total & 0xFFFFFFFF)))
 
 
@@ -245,8 +260,8 @@ def _wrote(done: bool) -> int:
 
 
 def _vectors(memory: GuestMemory, at: int, count: int) -> list[tuple[int, int]] | None:
-    """The (pointer, length) pairs of an iovec array; more than 1024 are as good as none."""
-    table = memory.read(at, 8 * count) if count <= _IOVECS else None
+    """The (pointer, length) pairs of an iovec array; None if it lies outside the memory."""
+    table = memory.read(at, 8 * count)
     if table is None:
         return None
     words = [int.from_bytes(table[i : i + 4], "little") for i in range(0, len(table), 4)]
