@@ -203,7 +203,7 @@ class Links:
         return [
             LinkView(
                 p.index,
-                Lane.CONSENSUS in p.connections,
+                len(p.connections) == len(Lane),
                 None if p.heard_at is None else int((now - p.heard_at) * 1000),
                 p.refused,
                 p.queue.dropped,

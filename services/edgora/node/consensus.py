@@ -41,7 +41,6 @@ from edgora.node.consensus_link import (
     AskStatus,
     Call,
     CallAnswer,
-    FromConsensus,
     LocalConsensus,
     Serve,
     StatusIs,
@@ -202,6 +201,14 @@ class ConsensusNode:
 # ---- the socket to the API half --------------------------------------------------------------------------------------
 
 
+def _why(error: Exception) -> str:
+    """One sentence for the API half. An error that nobody foresaw is logged, and the asker still gets an answer."""
+    if isinstance(error, EdgoraError):
+        return error.detail
+    _log.error("a request of the API half failed", exc_info=error)
+    return f"consensus failed on it: {type(error).__name__}"
+
+
 class ConsensusSocket:
     """Serves one `LocalConsensus` to the API processes of this node."""
 
@@ -209,7 +216,7 @@ class ConsensusSocket:
         self._consensus = consensus
         self._path = path
         self._server: asyncio.Server | None = None
-        self._asking: dict[int, asyncio.Future[CallAnswer]] = {}
+        self._asking: dict[int, tuple[asyncio.StreamWriter, asyncio.Future[CallAnswer]]] = {}
         self._asked = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -246,8 +253,8 @@ class ConsensusSocket:
                     case Serve():
                         self._consensus.serve(self._asker(writer))
                     case CallAnswer():
-                        waiting = self._asking.get(message.id)
-                        if waiting is not None and not waiting.done():
+                        asker, waiting = self._asking.get(message.id, (None, None))
+                        if asker is writer and waiting is not None and not waiting.done():
                             waiting.set_result(message)
         except (OSError, EOFError):
             pass
@@ -255,6 +262,9 @@ class ConsensusSocket:
             _log.error("an API process was disconnected: %s", error.detail)
         finally:
             heights.cancel()
+            for asker, waiting in self._asking.values():
+                if asker is writer and not waiting.done():
+                    waiting.set_exception(Unavailable("the API half of this node just went away"))
             self._writers.discard(writer)
             writer.close()
 
@@ -265,22 +275,25 @@ class ConsensusSocket:
                 await writer.drain()
 
     async def _submit(self, message: Submit, writer: asyncio.StreamWriter) -> None:
-        said: FromConsensus
         try:
             said = SubmitAnswer(message.id, await self._consensus.submit(message.tx, message.hash), None)
-        except EdgoraError as error:
-            said = SubmitAnswer(message.id, None, error.detail)
+        except Exception as error:
+            said = SubmitAnswer(message.id, None, _why(error))
         write_frame(writer, said)
 
     async def _status(self, message: AskStatus, writer: asyncio.StreamWriter) -> None:
-        write_frame(writer, StatusIs(message.id, await self._consensus.status(), None))
+        try:
+            said = StatusIs(message.id, await self._consensus.status(), None)
+        except Exception as error:
+            said = StatusIs(message.id, None, _why(error))
+        write_frame(writer, said)
 
     async def _call(self, message: Call, writer: asyncio.StreamWriter) -> None:
         try:
             answer = await self._consensus.call(message.server, message.request, message.timeout_ms)
             said = CallAnswer(message.id, answer, None)
-        except EdgoraError as error:
-            said = CallAnswer(message.id, b"", error.detail)
+        except Exception as error:
+            said = CallAnswer(message.id, b"", _why(error))
         write_frame(writer, said)
 
     def _asker(self, writer: asyncio.StreamWriter) -> Callable[[int, bytes], Coroutine[object, object, bytes]]:
@@ -290,7 +303,7 @@ class ConsensusSocket:
             self._asked += 1
             number = self._asked % 2**32
             waiting: asyncio.Future[CallAnswer] = asyncio.get_running_loop().create_future()
-            self._asking[number] = waiting
+            self._asking[number] = writer, waiting
             try:
                 write_frame(writer, Asked(number, server, request))
                 answer = await asyncio.wait_for(waiting, 60)

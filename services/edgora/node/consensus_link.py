@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 _MAX_FRAME = 8 * 2**20
 _CONNECT_S = 5.0
 _WAITING = {
-    "idle": "IDLE", "batch": "ORDERING", "proposal": "ORDERING", "window": "ORDERING", "signatures": "ORDERING",
+    "idle": "IDLE", "seal": "ORDERING", "batch": "ORDERING", "proposal": "ORDERING", "window": "ORDERING", "signatures": "ORDERING",
     "execution": "ORDERING", "checkpoint": "ORDERING", "prepare": "PREPARING", "base": "PREPARING",
     "commit": "COMMITTING", "view_change": "VIEW_CHANGE", "new_view": "VIEW_CHANGE", "syncing": "SYNCING",
     "snapshot": "SYNCING", "booting": "SYNCING", "observing": "SYNCING", "halted": "ALARM",
@@ -73,7 +73,7 @@ class LocalConsensus:
         need = quorum(len(self._addresses))
         committing = found.waiting.code == "commit"
         voted = found.votes.committed if committing else found.votes.prepared
-        waiting = _WAITING[found.waiting.code]
+        waiting = _WAITING.get(found.waiting.code, "ORDERING")
         if waiting not in {"ALARM", "SYNCING"} and 1 + sum(link.connected for link in links.values()) < need:
             waiting = "NO_QUORUM"
         quiet_ms = max(0, driver.now_ms() - driver.progress_ms)

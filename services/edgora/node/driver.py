@@ -249,7 +249,8 @@ class Driver:
                 else:
                     self._step(item)
                 self._release()
-            await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(0)
 
     def _frame(self, frame: Frame) -> None:
         try:

@@ -22,7 +22,7 @@ class LinkView(NamedTuple):
 
     peer: int
     connected: bool
-    """Whether the consensus lane is up: the others follow it."""
+    """Whether all lanes are up."""
     heard_ms_ago: int | None
     """Since the last frame from it; None if there never was one."""
     refused: str
