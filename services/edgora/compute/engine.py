@@ -21,6 +21,7 @@ import wasmtime
 
 from edgora.compute.limits import MAX_MODULE
 from edgora.compute.module import BadModule
+from edgora.compute.wasi import HOST_CALL, HOST_VECTOR
 from edgora.wire.errors import TooLarge
 from edgora.wire.hashing import keccak
 
@@ -65,14 +66,14 @@ _TARGETS: Final[dict[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
     ("Linux", "aarch64"): ("aarch64-unknown-linux-gnu", ()),
 }
 _METERING: Final = 1
-"""Goes up when this room itself charges differently (host calls, faults, input)."""
+"""Goes up when this room itself charges differently (faults, input, what a host call counts)."""
 
 _TARGET: Final = _TARGETS.get((platform.system(), platform.machine()))
 
 
 def _name() -> str:
     target = f"{platform.system()}-{platform.machine()}-native" if _TARGET is None else _TARGET[0]
-    described = json.dumps([_SETTINGS, _TARGET, _METERING], sort_keys=True)
+    described = json.dumps([_SETTINGS, _TARGET, _METERING, HOST_CALL, HOST_VECTOR], sort_keys=True)
     return f"wasmtime {version('wasmtime')} {target} {keccak(described.encode()).hex()[:16]}"
 
 

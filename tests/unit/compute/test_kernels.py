@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgora.client.checks import verify_output
 from edgora.compute.engine import assemble
 from edgora.compute.kernels import check, recipe, source
+from edgora.compute.kernels.__main__ import main
 from edgora.compute.limits import MAX_FUEL, MAX_MEMORY_PAGES, MAX_OUTPUT, Limits
 from edgora.wire import kernels
 from edgora.wire.errors import NotFound, Refused
@@ -59,6 +60,28 @@ def test_committed_binaries_are_what_their_sources_give():
 def test_a_stale_binary_is_named(monkeypatch):
     monkeypatch.setattr(recipe, "binary", lambda name: assemble(source("spin" if name == "sobel" else name)))
     assert check() == ["sobel"]
+
+
+def test_build_writes_binaries_and_digests_that_the_manifests_lack(monkeypatch, tmp_path):
+    for name in kernels.names():
+        manifest = (recipe._TARGET / f"{name}.json").read_text()
+        (tmp_path / f"{name}.json").write_text(manifest.replace(kernels.load(name).manifest.digest, "00" * 32))
+    committed = recipe._TARGET
+    monkeypatch.setattr(recipe, "_TARGET", tmp_path)
+    assert main(["build"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        p.name for p in committed.iterdir() if p.suffix in {".json", ".wasm"}
+    }
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (committed / path.name).read_bytes()
+
+
+def test_the_recipe_s_command_says_what_is_stale(monkeypatch, capsys):
+    assert main(["check"]) == 0
+    monkeypatch.setattr(recipe, "binary", lambda _: assemble(source("spin")))
+    assert main(["check"]) == 1
+    assert "sobel" in capsys.readouterr().err
+    assert main(["bake"]) == 2
 
 
 @pytest.mark.parametrize("name", kernels.names())
