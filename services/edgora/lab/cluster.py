@@ -126,7 +126,7 @@ class Cluster:
         identity = Identity(ground.genesis, index, keys.signing, keys.link)
         consensus = ConsensusNode(
             ground.genesis, index, keys.signing, keys.link, home / "consensus", self.network.links(identity, clock),
-            clock, Market(ground.genesis),
+            clock, Market.from_genesis(ground.genesis),
         )  # fmt: skip
         await consensus.start()
         server = self.scenario.server(index)
