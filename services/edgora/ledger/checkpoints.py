@@ -105,11 +105,14 @@ def make_stable(core: Core, certificate: CheckpointCertificate) -> None:
 
 
 def release(core: Core) -> None:
-    """Let committed blocks go that peers a little behind no longer need: those over the bound, oldest first."""
+    """Let committed blocks go that peers a little behind no longer need: those over the bound, oldest first.
+
+    The block of the checkpoint stays: its certificate is part of the snapshot's offer.
+    """
     chain, stable = core.chain, core.checkpoints.stable_height
     floor = stable - core.params.checkpoint_interval
     for height in sorted(chain.committed):
-        if height > stable or (height > floor and chain.retained_octets <= core.params.retained_octets):
+        if height >= stable or (height > floor and chain.retained_octets <= core.params.retained_octets):
             break
         known = chain.known.pop(chain.committed.pop(height))
         chain.certificates.pop(height, None)

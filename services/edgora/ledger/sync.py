@@ -191,7 +191,7 @@ def _next_peer(core: Core, height: int) -> int | None:
         return None
     able = [p for p in others if (s := core.peers[p].status) is not None and s.height >= height] or others
     core.sync.turn += 1
-    return min(able, key=lambda p: (p - core.me - core.sync.turn) % core.n)
+    return able[core.sync.turn % len(able)]
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------

@@ -159,3 +159,4 @@ def clock_leapt(core: Core, by_ms: int) -> None:
         timers.heartbeat_ms = min(timers.heartbeat_ms, core.now)
         core.view.proposed_ms = min(core.view.proposed_ms, core.now)
         core.view.entered_ms = min(core.view.entered_ms, core.now)
+    update(core)
