@@ -221,7 +221,7 @@ class Watch:
         self._market = market
         self._states = {task.offer_id: TaskState(task.state) for task in market.tasks()}
         self._accounts = {account.ue: account for account in market.accounts()}
-        self._paid: dict[bytes, int] = {}
+        self._paid: dict[bytes, int] = {t.offer_id: _maximum(t) for t in market.tasks() if t.state in _ENDS}
         """Tasks at their end: what was paid and freed, which must be the maximum, once."""
         view = market.round_state()
         self._instance: Instance | None = view.instance if view is not None else None
@@ -252,7 +252,7 @@ class Watch:
         for offer_id, before in self._states.items():
             after = now.get(offer_id)
             if after is None:
-                if before not in _ENDS or offer_id not in forgotten:
+                if offer_id not in self._paid or offer_id not in forgotten:
                     yield f"J1: task {offer_id.hex()[:8]} left the state as {before.name}"
             elif after not in _REACHABLE[before] or (before in _ENDS and after != before):
                 yield f"J1: task {offer_id.hex()[:8]} went from {before.name} to {after.name}"

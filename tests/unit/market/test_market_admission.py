@@ -2,7 +2,6 @@
 
 import pytest
 from msgspec.structs import replace
-from unit.market.world import START_MS, TEST_PARAMS, World
 
 from edgora.crypto.sign import SigningKey
 from edgora.lab.market_actors import ordered
@@ -23,6 +22,7 @@ from edgora.wire.market import (
     refusal_numbers,
     refusal_sentence,
 )
+from unit.market.world import START_MS, TEST_PARAMS, World
 
 HOUR = 3_600_000
 LOCK = OfferFlag.LOCK_LANE

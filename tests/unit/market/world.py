@@ -127,15 +127,15 @@ class World:
         return self.consortium.sellers[number]
 
     def advertise(self, *numbers: int, **fields: object) -> None:
-        """These servers (all without any) file an advert, with a tip if they have none yet."""
-        txs = []
-        for number in numbers or range(len(self.consortium.sellers)):
-            seller = self.seller(number)
-            advert = seller.advert(
-                until_ms=self.now_ms + 3_000_000, tip=self.server(number).tip is None, **fields
-            )  # fmt: skip
-            txs.append(self.tx(seller.key, Kind.ADVERT, advert))
+        """These servers (all without any) file an advert in one block, with a tip if they have none yet."""
+        txs = [self.advert_tx(number, **fields) for number in numbers or range(len(self.consortium.sellers))]
         assert all(outcome.code == 0 for outcome in self.block(*txs, after_ms=100))
+
+    def advert_tx(self, number: int, **fields: object) -> OrderedTx:
+        seller = self.seller(number)
+        fields.setdefault("until_ms", self.now_ms + 3_000_000)
+        advert = seller.advert(tip=self.server(number).tip is None, **fields)
+        return self.tx(seller.key, Kind.ADVERT, advert)
 
     def new_ue(self) -> Ue:
         self._ues += 1
