@@ -236,7 +236,8 @@ contract Settlement is ISettlement, TaskMarket {
                 uint256 amount = _addLines(payload, at + 32, end, credits);
                 Lock storage slot = _lock[key];
                 Lock memory lock = slot;
-                if (lock.amount != 0 && block.timestamp <= lock.deadline && amount <= lock.amount) {
+                // A lock that does not exist, or that is closed, has deadline 0.
+                if (block.timestamp <= lock.deadline && amount <= lock.amount) {
                     slot.amount = uint96(lock.amount - amount);
                     slot.deadline = 0;
                     paid += amount;

@@ -6,13 +6,13 @@ EDGORA_TEST_ARTIFACT names another artifact file to run the same tests against: 
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from chain.certify import Certified, Quorum, certify, quorum_of
 from pyrevm import EVM, AccountInfo, BlockEnv, CfgEnv, Env
 
+from chain.certify import Certified, Quorum, certify, quorum_of
 from edgora.adapters.contract_chain import Interface, Log
 from edgora.contracts import Artifact, Parameters, initcode, settlement
 from edgora.crypto.sign import SigningKey
@@ -22,10 +22,12 @@ from edgora.wire.settlement import (
     Line,
     Payload,
     Section,
+    ServerRow,
     TaskLeaf,
     Voucher,
     certificate_arguments,
     epoch_arguments,
+    line_amount,
     market_address,
 )
 
@@ -38,16 +40,31 @@ STAKE = 10**18
 GENESIS = keccak(b"edgora test genesis")
 RICH = SigningKey.derived("rich")
 
+# The usual batch: one task that server 0 received and server 1 computed.
+ROWS = (ServerRow(0, 1_000, 900), ServerRow(1, 2_000, 2_500))
+LINE = Line(0, 1, 10**6, 50)
+AMOUNT = line_amount(LINE)
+OFFER = keccak(b"offer")
+
 _REVERT = re.compile(r"output: 0x([0-9a-f]*)")
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - what the contract did, not what went wrong
     """The contract reverted with this error; OutOfGas if the EVM stopped instead."""
 
     def __init__(self, rule: str, values: tuple[Any, ...] = ()) -> None:
         super().__init__(f"{rule}{values}")
         self.rule = rule
         self.values = values
+
+
+def refusal_of(call: Callable[[], object]) -> Refused | None:
+    """What the call was refused with; None if it was done."""
+    try:
+        call()
+    except Refused as refused:
+        return refused
+    return None
 
 
 def artifact() -> Artifact:
@@ -172,6 +189,10 @@ class World:
     def section(self, key: SigningKey, lines: Sequence[Line], *, cap: int = 10**18, valid_until: int | None = None) -> Section:
         voucher = Voucher(cap, START_S + 86_400 if valid_until is None else valid_until)
         return Section(key.sign(voucher.digest(self.domain)), voucher.cap, voucher.valid_until, tuple(lines))
+
+    def one_section(self, key: SigningKey, *lines: Line, **terms: int) -> Payload:
+        """The usual batch, or these lines, of one UE."""
+        return Payload(ROWS, (self.section(key, lines or (LINE,), **terms),))
 
     def lock(self, key: SigningKey, offer: bytes, wei: int, *, deadline: int | None = None) -> bytes:
         """Open a lock; returns its key."""

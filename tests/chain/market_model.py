@@ -7,7 +7,6 @@ the contract's error. Certificates are not modelled: callers say whether one hol
 from dataclasses import dataclass, field
 
 from chain.evm_world import EXIT_DELAY_S, LAMBDA_BPS, STAKE, UNBOND_DELAY_S, Refused
-
 from edgora.crypto.sign import recover
 from edgora.wire.eip712 import Domain
 from edgora.wire.settlement import (
@@ -52,6 +51,15 @@ class Server:
     desired: int = 0
     actual: int = 0
     tasks: int = 0
+
+
+@dataclass
+class Settled:
+    """Which sections and which lock lines were paid, in order; what each skip names, in the order of the logs."""
+
+    sections: list[bool] = field(default_factory=list)
+    locks: list[bool] = field(default_factory=list)
+    skipped: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 @dataclass
@@ -185,15 +193,15 @@ class Model:
 
     # ---- batches
 
-    def settle(self, batch_id: int, packed: bytes) -> list[tuple[str, object]]:
-        """Pay a certified batch. Returns what was skipped, in order: ("section", ue) or ("lock", key)."""
+    def settle(self, batch_id: int, packed: bytes) -> Settled:
+        """Pay a certified batch."""
         if batch_id != self.batch_id + 1:
             raise Refused("SettlementOutOfOrder")
         try:
             payload = decode_payload(packed, len(self.servers))
         except BadPayload as bad:
             raise Refused("SettlementBadPayload", (bad.offset,)) from None
-        skipped: list[tuple[str, object]] = []
+        result = Settled()
         for section in payload.sections:
             voucher = Voucher(section.cap, section.valid_until)
             ue = recover(voucher.digest(self.domain), section.signature)
@@ -205,8 +213,9 @@ class Model:
                 and total <= account.balance
                 and self.now <= section.valid_until
             )
+            result.sections.append(payable)
             if not payable:
-                skipped.append(("section", ue))
+                result.skipped.append(("SectionSkipped", ue))
                 continue
             account.balance -= total
             account.spent += total
@@ -215,8 +224,9 @@ class Model:
                 self._credit(payload, line)
         for key, line in payload.locks:
             lock, amount = self.locks.get(key), line_amount(line)
-            if lock is None or self.now > lock.deadline or amount > lock.amount:
-                skipped.append(("lock", key))
+            result.locks.append(lock is not None and self.now <= lock.deadline and amount <= lock.amount)
+            if lock is None or not result.locks[-1]:
+                result.skipped.append(("LockSkipped", key))
                 continue
             lock.amount -= amount
             lock.deadline = 0
@@ -239,7 +249,7 @@ class Model:
             server.desired = min(server.desired + row.desired_ms, U56)
             server.actual = min(server.actual + row.actual_ms, U56)
         self.batch_id = batch_id
-        return skipped
+        return result
 
     def _credit(self, payload: Payload, line: Line) -> None:
         fee, rest = split(line_amount(line), LAMBDA_BPS)

@@ -45,8 +45,10 @@ SETTINGS: Mapping[str, object] = {
 
 def find_solc() -> Path:
     """The compiler to call. Raises RuntimeError naming every way to get one if there is none."""
-    import solcx
-
+    try:
+        import solcx
+    except ModuleNotFoundError:
+        raise RuntimeError("building contracts needs py-solc-x: install edgora[dev]") from None
     if named := os.environ.get("EDGORA_SOLC"):
         return Path(named)
     if SOLC_VERSION in {str(version) for version in solcx.get_installed_solc_versions()}:

@@ -9,6 +9,7 @@ The chain is left as it was found (evm_snapshot, evm_revert). It must mine each 
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ from edgora.wire.settlement import (
     payload_hash,
 )  # fmt: skip
 
-__all__ = ["GOALS", "MUST", "PAPER_GAS", "measure_gas", "measure_on_fresh_anvil", "ratios"]
+__all__ = ["GOALS", "MUST", "PAPER_GAS", "gas_json", "measure_gas", "measure_on_fresh_anvil", "ratios"]
 
 MUST: Mapping[str, int] = {
     "deploy": 2_700_000, "register": 145_000, "deposit_first": 46_500, "deposit_later": 29_500, "open": 47_500,
@@ -349,6 +350,11 @@ def measure_on_fresh_anvil() -> dict[str, int]:
     """The table of an anvil started for it. Raises Unavailable if there is none."""
     with start_anvil() as anvil:
         return asyncio.run(measure_gas(anvil.url))
+
+
+def gas_json(table: Mapping[str, int]) -> str:
+    """The table as it is committed."""
+    return json.dumps(dict(table), indent=1) + "\n"
 
 
 def ratios(table: Mapping[str, int]) -> dict[str, tuple[float, float]]:
