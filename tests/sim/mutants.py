@@ -71,7 +71,9 @@ class _Planter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         for edit in self._edits:
             if edit.module == module.__name__:
                 if source.count(edit.old) != 1:
-                    sys.stderr.write(f"{edit.module}: the text to change stands there {source.count(edit.old)} times: {edit.old!r}\n")
+                    sys.stderr.write(
+                        f"{edit.module}: the text to change stands there {source.count(edit.old)} times: {edit.old!r}\n"
+                    )
                     os._exit(2)
                 source = source.replace(edit.old, edit.new)
         exec(compile(source, module.__spec__.origin, "exec"), module.__dict__)
@@ -96,7 +98,11 @@ def _hunt(name: str, scenarios: int, seeds: int) -> None:
 
     started = time.perf_counter()
     found = None
-    order = _order(scenarios, seeds) if mutant.first == SCENARIO else sorted(_order(scenarios, seeds), key=lambda x: (x[1] // 40, x[0] != SEED))
+    order = (
+        _order(scenarios, seeds)
+        if mutant.first == SCENARIO
+        else sorted(_order(scenarios, seeds), key=lambda x: (x[1] // 40, x[0] != SEED))
+    )
     for tried, (generator, number) in enumerate(order, 1):
         outcome = campaign.run_job(campaign.Job(generator, number))
         if outcome.rule:
@@ -143,19 +149,31 @@ def main() -> int:
     rows: list[tuple[Mutant, Found | None]] = []
     try:
         with ThreadPoolExecutor(options.jobs) as pool:
-            for mutant, found in zip(chosen, pool.map(lambda m: hunt(m, options.scenarios, options.seeds), chosen), strict=True):
+            for mutant, found in zip(
+                chosen, pool.map(lambda m: hunt(m, options.scenarios, options.seeds), chosen), strict=True
+            ):
                 rows.append((mutant, found))
-                caught = "NOT CAUGHT" if found is None else f"{found.rule} by {found.generator} {found.number}, {found.seconds:.1f} s"
+                caught = (
+                    "NOT CAUGHT"
+                    if found is None
+                    else f"{found.rule} by {found.generator} {found.number}, {found.seconds:.1f} s"
+                )
                 sys.stderr.write(f"{mutant.name}: {caught}\n")
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    checked = sorted({(f.generator, f.number) for _, f in rows if f} | {(SCENARIO, i) for i in range(200)} | {(SEED, i) for i in range(20)})
+    checked = sorted(
+        {(f.generator, f.number) for _, f in rows if f}
+        | {(SCENARIO, i) for i in range(200)}
+        | {(SEED, i) for i in range(20)}
+    )
     unclean = control(checked, options.jobs)
     if options.json:
         json.dump(
             {
-                "mutants": [{"name": m.name, "what": m.what, **(f._asdict() if f else {"generator": None})} for m, f in rows],
+                "mutants": [
+                    {"name": m.name, "what": m.what, **(f._asdict() if f else {"generator": None})} for m, f in rows
+                ],
                 "control": {"schedules": len(checked), "findings": unclean},
             },
             sys.stdout,

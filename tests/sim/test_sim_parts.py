@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from edgora.lab.sim.conduct import Conduct
 from edgora.lab.sim.disk import Disk
 from edgora.lab.sim.history import Operation, check_history
@@ -14,8 +15,17 @@ from edgora.lab.sim.registry import RealRegistry, StubRegistry
 from edgora.lab.sim.violation import Violation
 from edgora.ledger.tree import StateTree
 from edgora.wire.ledger import Certificate, Phase, Receipt, SignedTx, Tx, Vote, faulty
-from edgora.wire.pbft import Commit, Prepare, ViewChange, ViewChangeBody, WalAccepted, WalNewView, WalTip, WalView
-from edgora.wire.pbft import NewView
+from edgora.wire.pbft import (
+    Commit,
+    NewView,
+    Prepare,
+    ViewChange,
+    ViewChangeBody,
+    WalAccepted,
+    WalNewView,
+    WalTip,
+    WalView,
+)
 
 ZERO = bytes(32)
 SIG = bytes(65)

@@ -38,6 +38,7 @@ from edgora.wire.pbft import (
     encode_message,
     view_changes_hash,
 )
+from edgora.wire.units import Digest
 
 if TYPE_CHECKING:
     from edgora.lab.sim.host import Host
@@ -251,25 +252,23 @@ class Byzantine:
         )
 
     def _forged_view_change(self, message: Message, targets: list[int]) -> list[Letter] | None:
-        """Claim a tip of a higher view, or a certificate that the signers never gave."""
+        """Claim a tip that no quorum prepared: ours in a higher view, or a block made up on the spot."""
         if not isinstance(message, ViewChange) or message.signer != self._index:
             return None
         rng, body = self._rng, message.body
-        source = message.tip or message.commit
-        if source is None:
+        source, headers = message.tip, message.headers
+        base = next((m for m in self._heard if isinstance(m, PrePrepare) and m.header.parent == body.commit_hash), None)
+        if base is not None and (source is None or rng.random() < 0.7):
+            header = msgspec.structs.replace(base.header, time_ms=base.header.time_ms + 1)
+            headers, height, block_hash = (header,), header.height, header.struct_hash()
+        elif source is not None:
+            height, block_hash = source.vote.height, Digest(source.vote.block_hash)
+        else:
             return None
-        vote = source.vote
-        raised = Vote(Phase.PREPARE, vote.epoch, body.new_view - 1, vote.height, vote.block_hash)
-        forged = Certificate(raised, source.bitmap, source.signatures)
-        if rng.random() < 0.5:
-            mine = self._sign(raised)
-            forged = Certificate(raised, source.bitmap, tuple(mine for _ in source.signatures))
-        headers = message.headers
-        if message.tip is None:
-            return None
-        false = msgspec.structs.replace(
-            body, tip_view=raised.view, tip_height=raised.height, tip_hash=raised.block_hash
-        )
+        raised = Vote(Phase.PREPARE, body.epoch, body.new_view - 1, height, block_hash)
+        signers = (1 << quorum(self._n)) - 1
+        forged = Certificate(raised, signers, tuple(self._sign(raised) for _ in range(quorum(self._n))))
+        false = msgspec.structs.replace(body, tip_view=raised.view, tip_height=height, tip_hash=block_hash)
         lie = msgspec.structs.replace(message, body=false, tip=forged, headers=headers, signature=self._sign(false))
         return self._post(lie, targets)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgora.lab.sim.counter import CounterApp, CounterOp, Do
 from edgora.lab.sim.history import Operation
-from edgora.wire.application import Application
+from edgora.wire.application import Application, Applied
 from edgora.wire.codec import encode
-from edgora.wire.ledger import Kind, Receipt, SignedTx, Tx
+from edgora.wire.ledger import Kind, OrderedTx, Receipt, SignedTx, Tx
 
 if TYPE_CHECKING:
     from edgora.lab.sim.host import Host
@@ -37,6 +37,11 @@ class Load(Protocol):
 
     operations: list[Operation]
 
+    @property
+    def validators(self) -> Sequence["Signer"] | None:
+        """The validators' keys, where the application must know them; None leaves them to the world."""
+        ...
+
     def application(self) -> Application:
         """A fresh instance in its genesis state."""
         ...
@@ -58,8 +63,8 @@ class Load(Protocol):
         """What correct clients still wait for."""
         ...
 
-    def check(self) -> None:
-        """Application invariants after the block that the reference has just executed. Raises Violation."""
+    def check(self, txs: Sequence[OrderedTx], applied: Applied) -> None:
+        """Application invariants after a block that the reference has just executed. Raises Violation."""
         ...
 
 
@@ -82,6 +87,7 @@ class CounterLoad:
 
     def __init__(self, seed: int, clients: Sequence["Signer"], strangers: Sequence["Signer"], ops_per_s: int) -> None:
         self.operations: list[Operation] = []
+        self.validators: Sequence[Signer] | None = None
         self._rng = random.Random(f"load:{seed}")
         self._clients = [_Client(signer, 1 + i % 2) for i, signer in enumerate(clients)]
         self._strangers = list(strangers)
@@ -229,5 +235,5 @@ class CounterLoad:
     def unfinished(self) -> list[Operation]:
         return [operation for operation in self._waiting.values() if operation.honest]
 
-    def check(self) -> None:
+    def check(self, _txs: Sequence[OrderedTx], _applied: Applied) -> None:
         """Every rule of this application is in its receipts, which the reference compares anyway."""

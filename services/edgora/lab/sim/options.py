@@ -140,7 +140,7 @@ def expand(seed: int, app: App = "counter") -> Options:
     """The schedule of a seed."""
     rng = random.Random(f"options:{seed}")
     n = rng.choices((4, 5, 7), (6, 2, 1))[0]
-    safety_ms = rng.choice((8_000, 12_000, 16_000))
+    safety_ms = rng.choice((4_000, 7_000, 10_000))
     if rng.random() < 0.05:
         return Options(seed=seed, app=app, n=n, safety_ms=safety_ms, ops_per_s=10)
     hard = rng.random() < 0.3
@@ -167,7 +167,7 @@ def expand(seed: int, app: App = "counter") -> Options:
         sync_ms=(0, rng.choice((0, 2, 20, 100))),
         verify_ms=rng.choice((0, 0, 0, 4)),
         clients=rng.randint(2, 4),
-        ops_per_s=rng.choice((4, 8, 12)),
+        ops_per_s=rng.choice((4, 6, 9)),
         stranger=rng.random() < 0.5,
         safety_ms=safety_ms,
         byzantine=byzantine,

@@ -7,10 +7,8 @@ an application instance of its own. What every replica reported must be what com
 
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
 from edgora.lab.sim.violation import Violation
-from edgora.wire.application import Application, Outcome
+from edgora.wire.application import Application, Applied, Outcome
 from edgora.wire.codec import encode
 from edgora.wire.eip712 import Domain
 from edgora.wire.hashing import keccak, merkle_root
@@ -37,15 +35,20 @@ def _runs(tx: Tx) -> bool:
 
 def state_root_of(state: Mapping[bytes, bytes]) -> bytes:
     """The state root of ledger.md 3, from nothing but the pairs: no cache, no dirty buckets."""
-    buckets: list[list[bytes]] = [[] for _ in range(BUCKETS)]
+    buckets: dict[int, list[bytes]] = {}
     for key in sorted(state):
         value = state[key]
         packed = len(key).to_bytes(4, "big") + key + len(value).to_bytes(4, "big") + value
-        buckets[int.from_bytes(keccak(key)[:2], "big") >> 4].append(packed)
-    row = [bytes(keccak(b"\x02" + b"".join(bucket))) for bucket in buckets]
-    while len(row) > 1:
-        row = [bytes(keccak(b"\x01" + row[i] + row[i + 1])) for i in range(0, len(row), 2)]
-    return row[0]
+        buckets.setdefault(int.from_bytes(keccak(key)[:2], "big") >> 4, []).append(packed)
+    row = {number: bytes(keccak(b"\x02" + b"".join(pairs))) for number, pairs in buckets.items()}
+    empty, width = bytes(keccak(b"\x02")), BUCKETS
+    while width > 1:
+        row = {
+            number: bytes(keccak(b"\x01" + row.get(2 * number, empty) + row.get(2 * number + 1, empty)))
+            for number in sorted({number >> 1 for number in row})
+        }
+        empty, width = bytes(keccak(b"\x01" + empty + empty)), width // 2
+    return row.get(0, empty)
 
 
 class Reference:
@@ -67,8 +70,8 @@ class Reference:
         self.receipts: list[tuple[Receipt, ...]] = [()]
         self.first_receipt: dict[bytes, Receipt] = {}
         """By transaction hash: the receipt of its first stand in the chain."""
-        self.events: list[msgspec.Struct] = []
-        """Of the last block."""
+        self.ran: tuple[list[OrderedTx], Applied] = [], Applied((), {}, ())
+        """What the application got of the last block, and what came of it."""
         self.application = application
         self._validators = frozenset(validators)
         self._domain = domain
@@ -155,8 +158,9 @@ class Reference:
             i for i, (signed, code) in enumerate(zip(block.txs, codes, strict=True)) if code == OK and _runs(signed.tx)
         ]
         context = BlockContext(header.height, header.time_ms, header.struct_hash(), header.proposer)
-        applied = self.application.apply(context, [OrderedTx(hashes[i], block.txs[i].tx) for i in runs])
-        self.events = list(applied.events)
+        ordered = [OrderedTx(hashes[i], block.txs[i].tx) for i in runs]
+        applied = self.application.apply(context, ordered)
+        self.ran = ordered, applied
         outcomes = dict(zip(runs, applied.outcomes, strict=True))
         receipts = []
         for index, (digest, signed, code) in enumerate(zip(hashes, block.txs, codes, strict=True)):

@@ -29,6 +29,10 @@ class Registry(Protocol):
     """Makes keys by label and says who signed."""
 
     def key(self, label: str) -> Signer: ...
+    def wrap(self, key: SigningKey) -> Signer:
+        """A key that somebody else made, to sign in this world's way."""
+        ...
+
     def recover(self, digest: bytes, signature: bytes) -> Address: ...
 
 
@@ -54,6 +58,9 @@ class StubRegistry:
     def key(self, label: str) -> Signer:
         return _StubKey(Address(keccak(b"edgora stub key" + label.encode())[12:]), self._signed)
 
+    def wrap(self, key: SigningKey) -> Signer:
+        return _StubKey(key.address, self._signed)
+
     def recover(self, digest: bytes, signature: bytes) -> Address:
         body = signature[:52]
         if signature[52:] != _TAIL or body[20:] != digest or body not in self._signed:
@@ -66,6 +73,9 @@ class RealRegistry:
 
     def key(self, label: str) -> Signer:
         return SigningKey.derived(label)
+
+    def wrap(self, key: SigningKey) -> Signer:
+        return key
 
     def recover(self, digest: bytes, signature: bytes) -> Address:
         return recover(digest, signature)

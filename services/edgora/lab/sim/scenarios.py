@@ -37,7 +37,11 @@ LIMIT_MS = 6_000
 
 
 class Stage(msgspec.Struct, frozen=True, array_like=True):
-    """What arrives in one view. Masks are bit sets of receivers; tuples go by height above the stage's start."""
+    """What arrives in one view. Masks are bit sets of receivers.
+
+    Tuples go by height above the lowest committed one as the stage starts, so that what the last views left in doubt
+    has a place of its own.
+    """
 
     txs: int
     propose_up_to: tuple[int, ...]
@@ -45,7 +49,9 @@ class Stage(msgspec.Struct, frozen=True, array_like=True):
     prepare_to: tuple[int, ...]
     commit_to: tuple[int, ...]
     cut: int
-    """Cut off altogether while the stage lasts."""
+    """Cut off while the view speaks."""
+    mute: int
+    """Cut off once it has fallen silent: they take no part in leaving it."""
     new_view_to: int
     view_change_to: int
     sync: bool
@@ -69,36 +75,63 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the first stage starts above some committed blocks."""
 
 
-def _mask(rng: random.Random, n: int) -> int:
-    """Receivers: nobody, one, all but one, everyone, or any."""
+def _mask(rng: random.Random, n: int, victim: int) -> int:
+    """Receivers: nobody, one, all but one, everyone, or any. The one is often the scenario's victim."""
     everyone = (1 << n) - 1
-    one = 1 << rng.randrange(n)
+    one = 1 << (victim if rng.random() < 0.6 else rng.randrange(n))
     return rng.choice((0, one, one, everyone & ~one, everyone, everyone, rng.randrange(1 << n)))
 
 
-def _stage(rng: random.Random, n: int) -> Stage:
+def _stage(rng: random.Random, n: int, victim: int, was_alone: bool) -> Stage:
+    """One view. was_alone: the victim alone learnt something in the view before, and is now probably unheard."""
     everyone = (1 << n) - 1
-    last = rng.randint(1, HEIGHTS - 1)
-    # Heights below the last mostly go through; what matters is how the highest one ends.
-    prepare = [everyone if rng.random() < 0.8 else _mask(rng, n) for _ in range(last)]
-    commit = [everyone if rng.random() < 0.5 else _mask(rng, n) for _ in range(last)]
-    prepare.append(_mask(rng, n))
-    commit.append(_mask(rng, n) if rng.random() < 0.5 else 0)
-    prepare += [0] * (HEIGHTS - len(prepare))
-    commit += [0] * (HEIGHTS - len(commit))
-    propose = [last + 1 if rng.random() < 0.7 else rng.randint(0, HEIGHTS) for _ in range(n)]
+    last = rng.choice((0, 0, 1)) if was_alone else rng.randrange(HEIGHTS)
+    # Heights below the critical ones mostly go through; what matters is how the highest one, two or three end.
+    critical = last + 1 - rng.choice((1, 1, 2, 2, 3))
+    prepared = everyone if was_alone and rng.random() < 0.6 else _mask(rng, n, victim)
+    committed = _mask(rng, n, victim) if rng.random() < 0.6 else 0
+    prepare, commit = [0] * HEIGHTS, [0] * HEIGHTS
+    for height in range(last + 1):
+        if height >= critical:
+            prepare[height], commit[height] = prepared, committed
+        else:
+            prepare[height] = everyone if rng.random() < 0.9 else _mask(rng, n, victim)
+            commit[height] = everyone if rng.random() < 0.4 else _mask(rng, n, victim)
+    propose = [last + 1 if rng.random() < 0.85 else rng.randint(0, HEIGHTS) for _ in range(n)]
+    cut = mute = 0
+    if rng.random() < (0.7 if was_alone else 0.2):
+        cut = 1 << (victim if rng.random() < 0.9 else rng.randrange(n))
+    if _alone(prepared, committed, victim):
+        mute = 1 << victim if rng.random() < 0.7 else 0
+    elif rng.random() < 0.5:
+        mute = 1 << rng.choice([i for i in range(n) if i != victim])  # so that the victim's VIEW_CHANGE counts
     return Stage(
-        txs=rng.randint(1, HEIGHTS),
+        txs=rng.choice((0, 1, 2, last + 1, HEIGHTS)),
         propose_up_to=tuple(propose),
         prepare_to=tuple(prepare),
         commit_to=tuple(commit),
-        cut=1 << rng.randrange(n) if rng.random() < 0.5 else 0,
-        new_view_to=everyone if rng.random() < 0.8 else _mask(rng, n),
-        view_change_to=everyone if rng.random() < 0.85 else _mask(rng, n),
-        sync=rng.random() < 0.25,
+        cut=cut,
+        mute=mute,
+        new_view_to=everyone if rng.random() < 0.9 else _mask(rng, n, victim),
+        view_change_to=everyone if rng.random() < 0.9 else _mask(rng, n, victim),
+        sync=rng.random() < 0.2,
         restart=rng.choice((0, 0, 0, 1 << rng.randrange(n), rng.randrange(1 << n))),
         twin_sides=rng.getrandbits(2 * n),
     )
+
+
+def _alone(prepared: int, committed: int, victim: int) -> bool:
+    """Whether only the victim learns how the highest heights end."""
+    return (prepared == 1 << victim) or (committed == 1 << victim)
+
+
+def _stages(rng: random.Random, n: int) -> tuple[Stage, ...]:
+    victim, alone = rng.randrange(n), False
+    stages: list[Stage] = []
+    for _ in range(rng.randint(3, 6)):
+        stages.append(_stage(rng, n, victim, alone))
+        alone = 1 << victim in {*stages[-1].prepare_to, *stages[-1].commit_to}
+    return tuple(stages)
 
 
 def draw(number: int) -> Scenario:
@@ -116,7 +149,7 @@ def draw(number: int) -> Scenario:
         number=number,
         n=n,
         window=rng.choice((1, 2, 4, 4, 8)),
-        stages=tuple(_stage(rng, n) for _ in range(rng.randint(3, 6))),
+        stages=_stages(rng, n),
         byzantine=byzantine,
         behaviours=behaviours,
         block_txs=rng.choice((1, 1, 1, 2)),
@@ -141,8 +174,8 @@ class ScenarioWorld(World):
         super().__init__(options, registry or StubRegistry())
         self.gate = self
         assert isinstance(self.load, CounterLoad)
-        self._clients = self.load
-        self._view = 0
+        self._clients: CounterLoad = self.load
+        self._view: int = 0
 
     def parameters(self) -> Params:
         """Short delays: a scenario is about which messages arrive, not about when."""
@@ -160,7 +193,7 @@ class ScenarioWorld(World):
         """A view speaks for the first time: the stage before it is over."""
         self._view = view
         self._stage_since[view] = self.now
-        self._base[view] = self.height
+        self._base[view] = min(host.height for host in self.correct)
         self.note("stage", view)
         for host in self.doors:
             if view and self._stage(view - 1).restart >> host.index & 1 and host.up:
@@ -169,10 +202,12 @@ class ScenarioWorld(World):
 
     def passes(self, host: "Host", receiver: "Host", message: Message) -> bool:
         """Whether the present stage lets this message through."""
-        if self._healed or isinstance(message, TxGossip):
+        if self._healed or not self._stage_since or isinstance(message, TxGossip):
             return True
         current = self._stage(self._view)
-        if (current.cut >> receiver.index | current.cut >> host.index) & 1:
+        silent = self.now - self._stage_since[self._view] > STAGE_MS
+        unheard = current.mute if silent else current.cut
+        if (unheard >> receiver.index | unheard >> host.index) & 1 and not self._overdue():
             return False
         match message:
             case PrePrepare() | Prepare() | Commit():
@@ -249,15 +284,11 @@ class ScenarioWorld(World):
         self._clients.invoke(2)
         patience = 20 * self.options.timeout_cap_ms
 
-        def settled() -> bool:
-            return not self.load.unfinished() and all(host.height == self.height for host in self.live)
-
-        if not self.run_until(self.now + patience, settled):
+        if not self.run_until(self.now + patience, lambda: not self.load.unfinished() and self.settled):
             heights = {host.name: host.height for host in self.live}
             raise Violation(
                 "P5", f"{len(self.load.unfinished())} answers are missing {patience} ms later; heights {heights}"
             )
-        self.run_until(self.now + 100)
 
 
 def play(number: int, registry: Registry | None = None) -> Report:

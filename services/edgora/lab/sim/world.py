@@ -46,10 +46,16 @@ from edgora.wire.pbft import (
     encode_message,
 )
 
-__all__ = ["Envelope", "Gate", "Report", "World", "on_side"]
+__all__ = ["EPOCH_MS", "LEDGER_DOMAIN", "Envelope", "Gate", "Report", "World", "on_side"]
 
 EPOCH_MS = 1_800_000_000_000
 """Unix time of virtual time 0."""
+
+GENESIS_ID = bytes(31) + b"\x07"
+LEDGER_DOMAIN = Domain.ledger(7, GENESIS_ID)
+
+LEAST_EVENTS, LEAST_BLOCKS = 2_500, 20
+"""How long a safety phase lasts at least, whatever its options say of time."""
 
 NEW_BLOCKS = 5
 PATIENCE = 20
@@ -126,16 +132,17 @@ class World:
         self.epoch_ms = EPOCH_MS
         self.events = 0
         self.views = 0
-        self.domain = Domain.ledger(7, bytes(31) + b"\x07")
+        self.domain = LEDGER_DOMAIN
         self.network = Network(options)
         self._rng = random.Random(f"world:{options.seed}")
         self._queue: list[tuple[int, int, Callable[..., None], tuple[object, ...]]] = []
         self._sequence = 0
         self._trace = hashlib.blake2b(digest_size=16)
-        signers = [self.registry.key(f"validator {i}") for i in range(options.n)]
-        self.validators = tuple(bytes(s.address) for s in signers)
         self.load = load or self._counter_load()
-        genesis = genesis_header(bytes(31) + b"\x07", EPOCH_MS - 10_000)
+        signers = self.load.validators or [self.registry.key(f"validator {i}") for i in range(options.n)]
+        self._signers = signers
+        self.validators = tuple(bytes(s.address) for s in signers)
+        genesis = genesis_header(GENESIS_ID, EPOCH_MS - 10_000)
         self.reference = Reference(
             genesis, self.validators, self.domain, self.registry.recover, self.load.application(),
             window=options.window, valid_blocks=VALID_BLOCKS, block_txs=options.block_txs,
@@ -190,7 +197,7 @@ class World:
         skew = options.skew_ms[config.index] if options.skew_ms else 0
         drift = options.drift_ppm[config.index] if options.drift_ppm else 0
         return Host(
-            self, name, config, self.registry.key(f"validator {config.index}"), self.registry, self.load.application,
+            self, name, config, self._signers[config.index], self.registry, self.load.application,
             Clock(skew, drift), sync_ms=options.sync_ms, verify_ms=options.verify_ms,
             segment_octets=(4_096, 64 * 2**20)[options.seed % 2], seed=options.seed,
             conduct=None if faulty_one else Conduct(config.index),
@@ -299,7 +306,7 @@ class World:
             self.reference.commit(executed.block, executed.state_root)
             self._hashes.append(block_hash)
             self.bodies[height] = executed
-            self.load.check()
+            self.load.check(*self.reference.ran)
             if height % ROOT_EVERY == 0:
                 self.reference.check_root()
         if self._hashes[height] != block_hash:
@@ -450,6 +457,8 @@ class World:
     def _run(self) -> None:
         self.start()
         self.run_until(self.options.safety_ms)
+        while (self.events < LEAST_EVENTS or self.height < LEAST_BLOCKS) and self.now < 4 * self.options.safety_ms:
+            self.run_until(self.now + 1_000)  # a slow schedule gets more time, so that each one is long
         self.heal()
         self._check_liveness()
         if self._calm:
@@ -488,6 +497,16 @@ class World:
         """Correct machines that are up."""
         return [host for host in self.correct if host.up]
 
+    @property
+    def settled(self) -> bool:
+        """Whether every live correct machine has everything and all results stand under a certified header."""
+        if any(host.height != self.height for host in self.live):
+            return False
+        reference = self.reference
+        results = next((h for h in range(self.height, 0, -1) if reference.receipts[h]), 0)
+        top = max(self.certificates, default=0)
+        return results == 0 or reference.headers[top].exec_height >= results
+
     def _check_liveness(self) -> None:
         self.run_until(self.now + 150)  # restarts
         patience = max(self._timeout(host) for host in self.live)
@@ -522,7 +541,7 @@ class World:
         deadline = self.now + 2 * PATIENCE * patience
 
         def drained() -> bool:
-            return not self.load.unfinished() and all(host.height == self.height for host in self.live)
+            return not self.load.unfinished() and self.settled
 
         if not self.run_until(deadline, drained):
             waiting = [o.hash.hex()[:12] for o in self.load.unfinished()]
