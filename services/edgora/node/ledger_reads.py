@@ -137,8 +137,10 @@ class LedgerReads:
         return found
 
     def tx_proof(self, tx_hash: str) -> rest.Proof:
+        return self._tx_proof("TX", views.unhex(tx_hash, "hash"))
+
+    def _tx_proof(self, name: ProofName, digest: bytes) -> rest.Proof:
         """That the transaction stands in a certified block. Raises NotFound, or Unavailable while it is not certified."""
-        digest = views.unhex(tx_hash, "hash")
         stored, index = self._executed(digest)
         height = stored.block.header.height
         signed = self._follower.store.certificate_from(height)
@@ -147,7 +149,7 @@ class LedgerReads:
             raise _not_yet(digest)
         proof = prove_tx(stored.block, [r.tx_hash for r in stored.receipts], index, headers, signed[1])
         return rest.Proof(
-            name="TX", tx_hash=tx_hash, kind="tx", height=height, certified_height=signed[0], epoch=headers[0].epoch,
+            name=name, tx_hash=views.hex_of(digest), kind="tx", height=height, certified_height=signed[0], epoch=headers[0].epoch,
             proof=views.hex_of(encode(proof)), receipt=views.receipt(stored.receipts[index]),
         )  # fmt: skip
 
@@ -189,7 +191,10 @@ class LedgerReads:
         )  # fmt: skip
 
     def task_proofs(self, task_id: str) -> rest.TaskProofs:
-        """What is certified of a task's life: TASK, RESULT_HASH, the SETTLEMENT of its batch."""
+        """What is certified of a task's life: TASK, RESULT_HASH, the SETTLEMENT of its batch.
+
+        Of each the receipt (its rule accepted it) and the transaction (what it said).
+        """
         archive = self._follower.archive
         task = archive.tasks.get(views.unhex(task_id, "id"))
         if task is None:
@@ -201,11 +206,12 @@ class LedgerReads:
             ("TASK", task.tx_hash), ("RESULT_HASH", task.result_tx),
             ("SETTLEMENT", None if batch is None else batch.settlement_tx),
         )  # fmt: skip
-        items = []
+        items: list[rest.Proof] = []
         for name, tx_hash in named:
             if tx_hash is not None:
                 try:
-                    items.append(self._proof_body(name, self.receipt_proof(tx_hash)))
+                    receipt = self._proof_body(name, self.receipt_proof(tx_hash))
+                    items += [receipt, self._tx_proof(name, tx_hash)]
                 except (NotFound, Unavailable):
                     continue  # not certified yet, or its block is older than this node's store
         validators = [views.hex_of(address) for address in self._genesis.addresses]

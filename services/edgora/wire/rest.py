@@ -577,7 +577,11 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskProofs:
-    """What is provable now, in the order of the task's life; missing ones are not certified yet."""
+    """What is provable now, in the order of the task's life; missing ones are not certified yet.
+
+    Of TASK, RESULT_HASH and SETTLEMENT each a proof of kind receipt (its rule accepted it) and one of kind tx (what it
+    said), so that nothing a node says beside them need be believed.
+    """
 
     task: Hex32
     validators: list[Hex20]
