@@ -42,7 +42,7 @@ from edgora.wire.market import (
 
 __all__ = ["MarketLoad", "Order"]
 
-_PRICES = (40, 60, 100, 150, 400)
+_PRICES = (40, 61, 103, 150, 401)
 _FUELS = (1_000_000, 20_000_000, 300_000_000)
 RESULT_LANE = 100
 

@@ -37,7 +37,7 @@ _SENTENCES = {
     "BATCH_WAITS": "its receipt is one of {0:,} that wait for a batch, at the latest at {1}",
     "BATCH_BEFORE": "its receipt waits for batch {0} to be settled first",
     "BATCH_FROZEN": "batch {0} is frozen and waits for its certificate",
-    "BATCH_CERTIFIED": "batch {0} is certified and waits for the chain",
+    "BATCH_ON_ITS_WAY": "batch {0} is certified and waits for the chain",
     "REFUND_AWAITED": "its lock waits for the refund, possible after {0} s",
     "CHAIN_NOT_SEEN_SINCE": "the validators have not seen the chain since {0}",
     "NOT_ORDERED": "not ordered yet: {0} of {1} votes",
@@ -126,7 +126,7 @@ def _why(market: Market, task: Task, subject: str, now_ms: int) -> Iterator[Reas
     elif state == TaskState.FINAL:
         yield from _final(market, task, subject)
     elif state == TaskState.CERTIFIED:
-        yield Reason("BATCH_CERTIFIED", subject, (task.batch,))
+        yield Reason("BATCH_ON_ITS_WAY", subject, (task.batch,))
         yield from _unseen(market, subject)
     elif state == TaskState.SETTLED:
         yield Reason("SETTLED", subject, (task.batch,))
