@@ -1,7 +1,7 @@
 """The SDK of a UE: one task protocol (`flow`), two drivers. A device installs this, wire and crypto, nothing else.
 
     with Client("http://127.0.0.1:8100") as ue:
-        order = kernel_order("sobel", Path("photo.png").read_bytes())
+        order = order_for_kernel("sobel", Path("photo.png").read_bytes(), {})
         delivery = ue.compute(order)
 
 Files: `steps` what a flow may ask, `flow` a task's life, `orders` what is asked for and its quote, `trust` what is

@@ -101,10 +101,10 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
 
 # A small city: a fast dear server in the middle, slower cheaper ones around it.
 _LINE_UP = (
-    Server(speed=80_000_000, ask=24, x_m=200, y_m=200),
+    Server(speed=80_000_000, ask=24, x_m=200, y_m=200, policy="exact"),
     Server(speed=50_000_000, ask=16, x_m=60, y_m=80),
-    Server(speed=60_000_000, ask=20, x_m=340, y_m=90),
-    Server(speed=40_000_000, ask=12, x_m=180, y_m=350),
+    Server(speed=60_000_000, ask=20, x_m=340, y_m=90, policy="random"),
+    Server(speed=40_000_000, ask=12, x_m=180, y_m=350, policy="exact"),
 )
 
 
