@@ -94,7 +94,7 @@ def gas(as_json: Json = False) -> None:
         table(
             "gas",
             ["what", "gas"],
-            [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in found.items()],
+            [(name, f"{value:,}") for name, value in found.items()],
         )
 
 

@@ -49,6 +49,6 @@ def recover(digest: bytes, signature: bytes) -> Address:
     compact = signature[:64] + bytes((signature[64] - 27,))
     try:
         public = coincurve.PublicKey.from_signature_and_message(compact, digest, hasher=None)
-    except Exception:  # noqa: BLE001 - coincurve raises bare Exception and ValueError alike
+    except Exception:  # coincurve raises bare Exception and ValueError alike
         return NOBODY
     return address_of(public.format(compressed=False))

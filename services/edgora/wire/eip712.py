@@ -63,7 +63,7 @@ class Typed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     TYPE_HASH: ClassVar[bytes]
     _WORDS: ClassVar[tuple[_Word, ...]]
 
-    def __init_subclass__(cls, **options: object) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         inner = cls.TYPE[cls.TYPE.index("(") + 1 : -1]
         cls.TYPE_HASH = keccak(cls.TYPE.encode())

@@ -13,9 +13,27 @@ from edgora.wire.hashing import keccak, merkle_verify
 from edgora.wire.units import Digest
 
 __all__ = [
-    "Block", "BlockContext", "Certificate", "CheckpointBody", "Epoch", "Header", "Kind", "LEDGER_CODES", "LedgerCode",
-    "OrderedTx", "Phase", "Receipt", "ReceiptProof", "SignedTx", "Tx", "TxProof", "Vote", "faulty", "quorum",
-    "tx_hash", "validators_hash",
+    "LEDGER_CODES",
+    "Block",
+    "BlockContext",
+    "Certificate",
+    "CheckpointBody",
+    "Epoch",
+    "Header",
+    "Kind",
+    "LedgerCode",
+    "OrderedTx",
+    "Phase",
+    "Receipt",
+    "ReceiptProof",
+    "SignedTx",
+    "Tx",
+    "TxProof",
+    "Vote",
+    "faulty",
+    "quorum",
+    "tx_hash",
+    "validators_hash",
 ]  # fmt: skip
 
 

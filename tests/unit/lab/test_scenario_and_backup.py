@@ -31,7 +31,7 @@ def test_a_bad_value_is_refused_by_its_path(setting: str, field: str) -> None:
 
 
 def test_servers_must_be_as_many_as_nodes() -> None:
-    with pytest.raises(Refused, match="3 servers for consortium.nodes = 4"):
+    with pytest.raises(Refused, match=r"3 servers for consortium\.nodes = 4"):
         parse({"servers": [{}, {}, {}]})
 
 
