@@ -146,6 +146,27 @@ async def test_four_processes_commit_through_their_sockets_and_survive_kills(pro
     assert not (processes.folder / "s3.sock").exists()
 
 
+@pytest.mark.slow
+async def test_a_paused_process_drops_its_backlog_and_catches_up(processes: Processes) -> None:
+    """Ledger.md 21.9: SIGSTOP for longer than the links' patience, under load."""
+    await processes.commit(0, 0)
+    await processes.commit(3, 1)
+    processes.running[3].send_signal(signal.SIGSTOP)
+    began = asyncio.get_running_loop().time()
+    seq = 2
+    while asyncio.get_running_loop().time() - began < 8:
+        await processes.commit(seq % 3, seq)
+        seq += 1
+    assert not (await (await processes.link(0)).status()).voters[3].connected
+    processes.running[3].send_signal(signal.SIGCONT)
+    height = (await (await processes.link(0)).status()).committed_height
+    async with asyncio.timeout(LIMIT_S):
+        async for stored in (await processes.link(3)).heights():
+            if stored >= height:
+                break
+    await processes.commit(3, seq)
+
+
 async def test_a_second_process_on_one_data_directory_is_refused(processes: Processes) -> None:
     await processes.commit(0, 0)
     second = await asyncio.create_subprocess_exec(

@@ -175,6 +175,7 @@ class ConsensusNode:
             await self._driver.start(DurableState(snapshot, log.records, secrets.randbits(63)))
         except BaseException:
             await self._driver.stop()
+            self._driver = None
             raise
         log.records = ()
 
