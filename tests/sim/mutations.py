@@ -146,7 +146,7 @@ MUTANTS = (
     Mutant(
         "join_on_one",
         "one VIEW_CHANGE for a higher view is enough to follow",
-        (Edit(L + "views", "    if len(above) > config.f:\n", "    if above:\n"),),
+        (Edit(L + "views", "    if len(above) > core.f:\n", "    if above:\n"),),
         "seed",
     ),
     Mutant(

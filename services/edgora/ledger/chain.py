@@ -14,9 +14,19 @@ from edgora.ledger.state import Core, Known
 from edgora.wire.codec import encode
 from edgora.wire.hashing import merkle_root
 from edgora.wire.ledger import Block, Certificate, Header, Phase, Vote, tx_hash
-from edgora.wire.pbft import WalBlock, WalCommit
+from edgora.wire.pbft import MAX_ANSWER, WalBlock, WalCommit
 
-__all__ = ["advance_commits", "ancestry", "identify", "learn_certificate", "learn_valid", "log_body", "missing_path", "remember"]
+__all__ = [
+    "advance_commits",
+    "ancestry",
+    "certified_links",
+    "identify",
+    "learn_certificate",
+    "learn_valid",
+    "log_body",
+    "missing_path",
+    "remember",
+]
 
 _ABANDONED = 16
 """Uncommitted bodies are kept up to this many buffers; then those accepted in the oldest views go first."""
@@ -87,6 +97,20 @@ def missing_path(core: Core, block_hash: bytes) -> bytes | None:
     return missing
 
 
+def certified_links(core: Core, height: int) -> tuple[tuple[Header, ...], Certificate] | None:
+    """Headers above a committed height up to the nearest one that we hold a commit certificate of, and that."""
+    chain = core.chain
+    links: list[Header] = []
+    while height not in chain.certificates:
+        height += 1
+        if height not in chain.committed:
+            return None
+        links.append(chain.known[chain.committed[height]].header)
+        if len(links) > MAX_ANSWER:
+            return None
+    return tuple(links), chain.certificates[height]
+
+
 def log_body(core: Core, known: Known) -> None:
     """Append a body to the log, once."""
     if not known.logged:
@@ -107,11 +131,12 @@ def learn_certificate(core: Core, certificate: Certificate) -> bool:
 
 def learn_valid(core: Core, certificate: Certificate) -> None:
     """Take in a commit certificate that is known to be good."""
-    chain, vote = core.chain, certificate.vote
+    chain, vote, fresh = core.chain, certificate.vote, False
     if chain.committed.get(vote.height) == vote.block_hash:
         chain.certificates.setdefault(vote.height, certificate)
-    elif chain.head.height < vote.height <= chain.head.height + _HEARD_AHEAD:
-        chain.heard.setdefault(vote.block_hash, certificate)
+    elif chain.head.height < vote.height <= chain.head.height + _HEARD_AHEAD and vote.block_hash not in chain.heard:
+        chain.heard[vote.block_hash] = certificate
+        fresh = True
     tip = chain.tip
     raises_tip = tip is None or (vote.view, vote.height) > (tip.vote.view, tip.vote.height)
     best = chain.best
@@ -120,7 +145,7 @@ def learn_valid(core: Core, certificate: Certificate) -> None:
         chain.tip = certificate
     if higher:
         chain.best = certificate
-    if higher or raises_tip:
+    if higher or raises_tip or fresh:  # a lower one too: the highest may be of a block that is not here yet
         core.persist(WalCommit(vote.epoch, certificate))
     _adopt(core, vote)
 

@@ -138,7 +138,7 @@ def compact(core: Core) -> None:
     logged = [k for k in chain.known.values() if k.logged and k.header.height > floor]
     for known in sorted(logged, key=lambda k: (k.header.height, k.hash)):
         core.persist(WalBlock(epoch, known.block))
-    certificates = {c.vote.height: c for c in (chain.proof, chain.best) if c is not None}
+    certificates = {c.vote.height: c for c in (*chain.heard.values(), chain.proof, chain.best) if c is not None}
     for height in sorted(certificates):
         core.persist(WalCommit(epoch, certificates[height]))
     links = [header for _, header in sorted(chain.headers.items(), key=lambda item: (item[1].height, item[0]))]

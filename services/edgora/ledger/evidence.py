@@ -40,7 +40,11 @@ def _conflicting(offence: int, first: SignedItem, second: SignedItem) -> bool:
         voted = (vote.view, vote.height)
         below = (body.tip_view, body.tip_height) < voted and (body.commit_view, body.commit_height) < voted
         return vote.phase == Phase.COMMIT and vote.epoch == body.epoch and body.new_view > vote.view and below
-    if offence == Offence.DOUBLE_CHECKPOINT and isinstance(first, SignedCheckpoint) and isinstance(second, SignedCheckpoint):
+    if (
+        offence == Offence.DOUBLE_CHECKPOINT
+        and isinstance(first, SignedCheckpoint)
+        and isinstance(second, SignedCheckpoint)
+    ):
         c, d = first.body, second.body
         return (c.epoch, c.height) == (d.epoch, d.height) and c != d
     return False

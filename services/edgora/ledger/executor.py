@@ -93,9 +93,7 @@ class Executor:
     def lane_open(self, lane: Lane) -> bool:
         """Whether the sender has this lane or may still open it."""
         lanes = self._lanes.get(lane[0])
-        return (
-            lanes is None or lane[1] in lanes or len(lanes) < self._lanes_per_sender or lane[0] in self._validators
-        )
+        return lanes is None or lane[1] in lanes or len(lanes) < self._lanes_per_sender or lane[0] in self._validators
 
     def value(self, key: bytes) -> bytes | None:
         """A state value as of the executed height."""
@@ -127,7 +125,9 @@ class Executor:
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
-    def execute(self, header: Header, block_hash: bytes, txs: Sequence[SignedTx], hashes: Sequence[bytes]) -> BlockResult:
+    def execute(
+        self, header: Header, block_hash: bytes, txs: Sequence[SignedTx], hashes: Sequence[bytes]
+    ) -> BlockResult:
         """Run the block after the executed height. Raises Broken if the application breaks its contract."""
         assert header.height == self.height + 1
         codes, admitted, touched = self._admit(txs, hashes)

@@ -12,19 +12,17 @@ answer can set off an unbounded re-evaluation.
 """
 
 from edgora.ledger import chain, evidence, views
-from edgora.ledger.config import Params
 from edgora.ledger.effects import ALL, Verify
-from edgora.ledger.pool import Selection, malformed
+from edgora.ledger.pool import malformed
 from edgora.ledger.quorum import Slot
 from edgora.ledger.state import Accepted, Core, Known, Proposal
 from edgora.wire.codec import encode
-from edgora.wire.hashing import merkle_root
-from edgora.wire.ledger import Block, Certificate, Header, Phase, SignedTx, Vote
+from edgora.wire.ledger import Block, Certificate, Header, Phase, Vote
 from edgora.wire.pbft import Commit, Prepare, PrePrepare, WalAccepted, WalTip
 
 __all__ = [
-    "advance_accept", "advance_propose", "advance_votes", "catch_up", "on_pre_prepare", "on_verified", "on_vote",
-    "seal_due", "too_far_ahead",
+    "advance_accept", "advance_votes", "catch_up", "on_pre_prepare", "on_verified", "on_vote",
+    "too_far_ahead",
 ]  # fmt: skip
 
 _BLOCK_OVERHEAD = 1_024
@@ -187,12 +185,12 @@ def advance_accept(core: Core) -> bool:
     vote = proposal.message.vote(known.hash)
     signature = core.sign(vote)
     message = Prepare(vote.epoch, vote.view, vote.height, vote.block_hash, signature)
-    _accept(core, known, message, signature)
+    accept(core, known, message, signature)
     core.send(ALL, message)
     return True
 
 
-def _accept(core: Core, known: Known, message: Prepare | PrePrepare, signature: bytes) -> None:
+def accept(core: Core, known: Known, message: Prepare | PrePrepare, signature: bytes) -> None:
     """Make it durable that this block, and no other, is ours at this height of this view."""
     view, header = core.view, known.header
     chain.log_body(core, known)
@@ -225,7 +223,7 @@ def _misbehaved(core: Core, proposal: Proposal, what: str) -> None:
 
 
 def _examine(core: Core, proposal: Proposal) -> str | None:
-    """"" if the proposal may be accepted now, None if it must wait, else what is wrong with it."""
+    """The empty string if the proposal may be accepted now, None if it must wait, else what is wrong with it."""
     view = core.view
     base = view.pending_base
     if base is not None and proposal.block_hash != base.hash:
@@ -239,7 +237,7 @@ def _examine(core: Core, proposal: Proposal) -> str | None:
     if base is not None:
         if chain.missing_path(core, known.header.parent) is not None:
             return None
-        verdict = _check_results(core, known.header)
+        verdict = check_results(core, known.header)
         if verdict:
             core.halt(f"the prepared block {known.header.height}: {verdict}")
             return None
@@ -256,7 +254,7 @@ def _examine(core: Core, proposal: Proposal) -> str | None:
         return "a transaction stands in the uncommitted chain below"
     if not proposal.sound or not _timely(core, proposal, parent):
         return None
-    return _check_results(core, known.header)
+    return check_results(core, known.header)
 
 
 def _complete(core: Core, proposal: Proposal) -> str | None:
@@ -333,8 +331,8 @@ def _timely(core: Core, proposal: Proposal, parent: Header) -> bool:
     return earliest <= time_ms <= latest or (time_ms == parent.time_ms + 1 and parent.time_ms >= latest)
 
 
-def _check_results(core: Core, header: Header) -> str | None:
-    """"" if the header names our own results, None if we have not executed that far, else what differs."""
+def check_results(core: Core, header: Header) -> str | None:
+    """The empty string if the header names our own results, None if we are not that far, else what differs."""
     parent = core.chain.header(header.parent)
     root = core.executor.root_after(header.exec_height)
     if parent is None or root is None:
@@ -345,128 +343,3 @@ def _check_results(core: Core, header: Header) -> str | None:
     if receipts is not None and receipts != (header.receipt_root, header.receipt_count):
         return f"receipts up to height {header.exec_height} differ from ours"
     return ""
-
-
-# ---- proposing -------------------------------------------------------------------------------------------------------
-
-
-def seal_due(core: Core, above: Header) -> int | None:
-    """When an empty block is due to certify results that no header up to `above` names; None if there are none."""
-    if core.chain.results_height <= above.exec_height:
-        return None
-    return core.chain.results_since + core.params.seal_delay_ms
-
-
-def advance_propose(core: Core) -> bool:
-    """Propose if this replica is the primary and something is due; else set the timer for it. True if it proposed."""
-    catch_up(core)
-    view, head = core.view, core.chain.head
-    if not view.active or not core.may_sign or not core.is_primary or core.chain.best_height > head.height:
-        core.set_timer("propose", None)
-        return False
-    if view.pending_base is not None:
-        return _repropose(core, view.pending_base.hash)
-    height, parent = view.last_height + 1, core.chain.header(view.last_hash)
-    if not head.height < height <= head.height + core.params.window or parent is None or too_far_ahead(core, height):
-        core.set_timer("propose", None)
-        return False
-    if parent.exec_height > head.height:
-        return False
-    if view.selection is None:
-        view.selection = Selection(core.pool, core.executor, core.params, _uncommitted(core))
-        view.batch_since = None
-    view.selection.fill(height)
-    due = _due(core, view.selection, parent, core.params)
-    if due is None or due > core.now:
-        core.set_timer("propose", due)
-        return False
-    core.set_timer("propose", None)
-    _propose(core, height, parent)
-    return True
-
-
-def _uncommitted(core: Core) -> list[tuple[bytes, SignedTx]]:
-    """Transactions of the blocks between the head and the last accepted one."""
-    found: list[tuple[bytes, SignedTx]] = []
-    for block_hash in chain.ancestry(core, core.view.last_hash):
-        known = core.chain.known[block_hash]
-        found += zip(known.hashes, known.block.txs, strict=True)
-    return found
-
-
-def _due(core: Core, selection: Selection, parent: Header, params: Params) -> int | None:
-    """When the next block is to be proposed (ledger.md 3, 7); None while there is nothing to propose."""
-    view = core.view
-    if not selection.batch:
-        view.batch_since = None
-    elif view.batch_since is None:
-        view.batch_since = core.now
-    if selection.full:
-        return core.now
-    spaced = view.proposed_ms + params.block_gap_ms
-    due: int | None = None
-    if view.batch_since is not None:
-        idle = view.last_height == core.chain.head.height
-        due = view.batch_since + params.batch_delay_ms if idle else spaced
-    else:
-        seal = seal_due(core, parent)
-        if seal is not None:
-            due = max(seal, spaced)
-    wake = core.chain.wake_at
-    if wake is not None and parent.time_ms < wake:
-        wake = max(wake, spaced)
-        due = wake if due is None else min(due, wake)
-    return due
-
-
-def _propose(core: Core, height: int, parent: Header) -> None:
-    view, executed = core.view, core.executor.height
-    assert view.selection is not None
-    batch = view.selection.close(height)
-    view.batch_since = None
-    txs = tuple(entry.signed for entry in batch)
-    hashes = tuple(entry.hash for entry in batch)
-    receipts = core.executor.receipts_between(parent.exec_height, executed)
-    root = core.executor.root_after(executed)
-    assert receipts is not None
-    assert root is not None
-    header = Header(
-        epoch=core.config.epoch, height=height, parent=view.last_hash,
-        tx_root=merkle_root([name + signed.signature for name, signed in zip(hashes, txs, strict=True)]),
-        tx_count=len(txs), exec_height=executed, state_root=root, receipt_root=receipts[0], receipt_count=receipts[1],
-        next_epoch=bytes(32), time_ms=max(core.now, parent.time_ms + 1),
-        proposer=core.config.validators[core.me],
-    )  # fmt: skip
-    block = Block(header, txs)
-    known = chain.remember(core, Known(block, header.hash, hashes, len(encode(block))))
-    _send_proposal(core, known)
-
-
-def _repropose(core: Core, block_hash: bytes) -> bool:
-    """Start the view with exactly its base, as soon as its ancestry and the results that it names are here."""
-    core.set_timer("propose", None)
-    known = core.chain.known.get(block_hash)
-    if known is None or chain.missing_path(core, known.header.parent) is not None:
-        return False
-    verdict = _check_results(core, known.header)
-    if verdict:
-        core.halt(f"the prepared block {known.header.height}: {verdict}")
-    if verdict != "":
-        return False
-    _send_proposal(core, known)
-    return True
-
-
-def _send_proposal(core: Core, known: Known) -> None:
-    view, header = core.view, known.header
-    vote = Vote(Phase.PREPARE, core.config.epoch, view.view, header.height, known.hash)
-    signature = core.sign(vote)
-    compact = core.params.compact and header.tx_count > 0
-    message = PrePrepare(
-        core.config.epoch, view.view, header, () if compact else known.block.txs, known.hashes if compact else (),
-        signature, core.chain.certificates.get(header.exec_height) or core.chain.best,
-    )  # fmt: skip
-    _accept(core, known, message, signature)
-    core.send(ALL, message)
-    view.proposed_ms = core.now
-    core.timers.heartbeat_ms = core.now

@@ -244,7 +244,9 @@ class Selection:
     blocks.
     """
 
-    def __init__(self, pool: Pool, executor: Executor, params: Params, in_flight: Iterable[tuple[bytes, SignedTx]]) -> None:
+    def __init__(
+        self, pool: Pool, executor: Executor, params: Params, in_flight: Iterable[tuple[bytes, SignedTx]]
+    ) -> None:
         self._pool = pool
         self._executor = executor
         self._params = params

@@ -30,11 +30,7 @@ def prove_receipt(
     return ReceiptProof(receipts[place], place, tuple(merkle_path(leaves, place)), tuple(headers), certificate)
 
 
-def prove_value(
-    state: FrozenState, key: bytes, headers: Sequence[Header], certificate: Certificate
-) -> StateProof:
+def prove_value(state: FrozenState, key: bytes, headers: Sequence[Header], certificate: Certificate) -> StateProof:
     """The value of a key, or its absence, in the state after headers[0].exec_height, which is what `state` must be."""
     number = bucket_of(key)
-    return StateProof(
-        key, headers[0].exec_height, state.pairs(number), state.path(number), tuple(headers), certificate
-    )
+    return StateProof(key, headers[0].exec_height, state.pairs(number), state.path(number), tuple(headers), certificate)

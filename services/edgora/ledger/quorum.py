@@ -57,9 +57,7 @@ class CertificateCheck:
         )
 
     def good_checkpoint(self, certificate: CheckpointCertificate) -> bool:
-        return self._good_signatures(
-            certificate, certificate.body.epoch, lambda: certificate.body.digest(self._domain)
-        )
+        return self._good_signatures(certificate, certificate.body.epoch, lambda: certificate.body.digest(self._domain))
 
     def _good_signatures(
         self, certificate: Certificate | CheckpointCertificate, epoch: int, digest: Callable[[], bytes]
@@ -95,7 +93,9 @@ Slot = tuple[Phase, int, int]
 class VoteBook:
     """All votes that may still form a certificate, one a signer and slot."""
 
-    def __init__(self, epoch: int, validators: Sequence[bytes], domain: Domain, recover: Recover, check: CertificateCheck) -> None:
+    def __init__(
+        self, epoch: int, validators: Sequence[bytes], domain: Domain, recover: Recover, check: CertificateCheck
+    ) -> None:
         self._epoch = epoch
         self._validators = validators
         self._domain = domain

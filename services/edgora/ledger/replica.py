@@ -14,8 +14,10 @@ from edgora.ledger import (
     evidence,
     gossip,
     normal,
+    proposing,
     sync,
     timers,
+    transfer,
     views,
     waiting,
 )  # fmt: skip
@@ -126,11 +128,11 @@ class Replica:
             case PutCertificate():
                 sync.on_put_certificate(core, peer, message)
             case SnapshotOffer():
-                sync.on_snapshot_offer(core, peer, message)
+                transfer.on_snapshot_offer(core, peer, message)
             case GetChunk():
-                sync.on_get_chunk(core, peer, message)
+                transfer.on_get_chunk(core, peer, message)
             case PutChunk():
-                sync.on_put_chunk(core, peer, message)
+                transfer.on_put_chunk(core, peer, message)
 
     def _verified(self, token: int, ok: tuple[bool, ...]) -> None:
         work = self._core.verifying.pop(token, None)
@@ -150,6 +152,6 @@ class Replica:
             moved = chain.advance_commits(core) or moved
             moved = views.advance_views(core) or moved
             moved = normal.advance_accept(core) or moved
-            moved = normal.advance_propose(core) or moved
+            moved = proposing.advance_propose(core) or moved
         sync.advance_sync(core)
         gossip.flush(core)

@@ -1,7 +1,8 @@
 """All that a replica remembers between two steps, in one place (ledger.md 5), and the turn in which a step acts on it.
 
 Durable parts are rebuilt from the log by `boot`; everything else may be lost. No part knows another: the modules
-`chain`, `normal`, `views`, `checkpoints`, `sync` and `timers` are functions over a `Core`.
+`chain`, `normal`, `proposing`, `views`, `checkpoints`, `sync`, `transfer`, `gossip` and `timers` are functions over a
+`Core`.
 """
 
 from dataclasses import dataclass, field
@@ -331,6 +332,11 @@ class Core:
     def timeout_ms(self) -> int:
         """T with its present back-off."""
         return min(self.params.timeout_ms << min(self.view.failures, 16), self.params.timeout_cap_ms)
+
+    @property
+    def fetch_deadline_ms(self) -> int:
+        """When a question that is asked now has been in vain."""
+        return self.now + max(self.params.fetch_timeout_ms, 100)
 
     @property
     def is_primary(self) -> bool:

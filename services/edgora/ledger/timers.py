@@ -12,10 +12,10 @@ exists: nothing to order means nothing to time out.
 | view | q view changes for our next view are here | leave for the one after |
 | resend | the view is not active | send the VIEW_CHANGE again |
 | status | always | STATUS to all, own waiting transactions again |
-| propose, fetch, gossip | set by `normal`, `sync`, `gossip` | just a step: those look again |
+| propose, fetch, gossip | set by `proposing`, `sync`, `gossip` | just a step: those look again |
 """
 
-from edgora.ledger import gossip, normal, sync, views
+from edgora.ledger import gossip, proposing, sync, views
 from edgora.ledger.effects import ALL
 from edgora.ledger.state import Core
 
@@ -34,7 +34,7 @@ def duties(core: Core) -> bool:
     view, chain = core.view, core.chain
     return bool(
         core.pool.ready
-        or normal.seal_due(core, chain.head) is not None
+        or proposing.seal_due(core, chain.head) is not None
         or view.pending_base is not None
         or view.last_height > chain.head.height
     )

@@ -82,7 +82,9 @@ def _tip_headers(core: Core) -> tuple[Header, ...] | None:
 
 def _own_body(core: Core, new_view: int, tip: Certificate | None) -> ViewChangeBody:
     best = core.chain.best
-    commit = (0, 0, core.config.genesis.hash) if best is None else (best.vote.view, best.vote.height, best.vote.block_hash)
+    commit = (
+        (0, 0, core.config.genesis.hash) if best is None else (best.vote.view, best.vote.height, best.vote.block_hash)
+    )
     top = (0, 0, bytes(32)) if tip is None else (tip.vote.view, tip.vote.height, tip.vote.block_hash)
     return ViewChangeBody(core.config.epoch, new_view, *commit, *top)
 
@@ -194,7 +196,9 @@ def advance_views(core: Core) -> bool:
     view, config = core.view, core.config
     if not core.may_sign or not view.changes:
         return False
-    above = sorted(c.body.new_view for signer, c in view.changes.items() if signer != core.me and c.body.new_view > view.view)
+    above = sorted(
+        c.body.new_view for signer, c in view.changes.items() if signer != core.me and c.body.new_view > view.view
+    )
     if len(above) > core.f:
         leave(core, above[0], "f + 1 others left")
         return True

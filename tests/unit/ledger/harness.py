@@ -13,21 +13,49 @@ import msgspec
 from edgora.crypto.sign import SigningKey, recover
 from edgora.ledger.config import LedgerConfig, Params, genesis_header
 from edgora.ledger.effects import (
-    ALL, Answer, Boot, ClientTx, DurableState, Effects, Executed, Recv, SnapshotImage, TimerFired, Verified,
+    ALL,
+    Answer,
+    Boot,
+    ClientTx,
+    DurableState,
+    Effects,
+    Executed,
+    Recv,
+    SnapshotImage,
+    TimerFired,
+    Verified,
 )  # fmt: skip
 from edgora.ledger.replica import Replica
-from edgora.ledger.tree import StateTree
 from edgora.ledger.snapshot import decode_snapshot, encode_snapshot
+from edgora.ledger.tree import StateTree
 from edgora.ledger.wal import LogCursor, scan
 from edgora.wire.application import Applied, Outcome
 from edgora.wire.eip712 import Domain
 from edgora.wire.hashing import EMPTY_ROOT, keccak, merkle_root
 from edgora.wire.ledger import (
-    BlockContext, Certificate, Header, Kind, OrderedTx, Phase, SignedTx, Tx, Vote, quorum,
+    BlockContext,
+    Certificate,
+    Header,
+    Kind,
+    OrderedTx,
+    Phase,
+    SignedTx,
+    Tx,
+    Vote,
+    quorum,
 )  # fmt: skip
 from edgora.wire.pbft import (
-    Commit, Message, NewView, NewViewBody, Prepare, PrePrepare, ViewChange, ViewChangeBody, decode_message,
-    encode_message, view_changes_hash,
+    Commit,
+    Message,
+    NewView,
+    NewViewBody,
+    Prepare,
+    PrePrepare,
+    ViewChange,
+    ViewChangeBody,
+    decode_message,
+    encode_message,
+    view_changes_hash,
 )  # fmt: skip
 
 GENESIS_ID = keccak(b"test genesis")
@@ -295,7 +323,9 @@ class Forge:
         self.cluster, self.n = cluster, cluster.n
         self.q = quorum(cluster.n)
 
-    def header(self, above: Header | None = None, txs: Sequence[SignedTx] = (), view: int = 0, **changes: object) -> Header:
+    def header(
+        self, above: Header | None = None, txs: Sequence[SignedTx] = (), view: int = 0, **changes: object
+    ) -> Header:
         above = above or self.cluster.genesis
         replica = Registers([key.address for key in CLIENTS])
         fields = {
@@ -323,7 +353,12 @@ class Forge:
         return Certificate(vote, sum(1 << i for i in chosen), tuple(KEYS[i].sign(vote.digest(DOMAIN)) for i in chosen))
 
     def pre_prepare(
-        self, view: int, header: Header, txs: Sequence[SignedTx] = (), executed: Certificate | None = None, **changes: object
+        self,
+        view: int,
+        header: Header,
+        txs: Sequence[SignedTx] = (),
+        executed: Certificate | None = None,
+        **changes: object,
     ) -> PrePrepare:
         vote = self.vote(Phase.PREPARE, view, header)
         message = PrePrepare(0, view, header, tuple(txs), (), KEYS[view % self.n].sign(vote.digest(DOMAIN)), executed)
@@ -361,7 +396,9 @@ def _place(certificate: Certificate) -> tuple[int, int, bytes]:
 class Solo:
     """One replica under test; the test is everybody else. Verification is answered within the step."""
 
-    def __init__(self, index: int = 1, n: int = 4, disk: Disk | None = None, config: dict | None = None, **params: object) -> None:
+    def __init__(
+        self, index: int = 1, n: int = 4, disk: Disk | None = None, config: dict | None = None, **params: object
+    ) -> None:
         self.world = Cluster.__new__(Cluster)
         self.world.n, self.world.now, self.world.params = n, START, Params(**params)
         self.world.genesis = genesis_header(GENESIS_ID, START - 1_000)
@@ -391,6 +428,7 @@ class Solo:
             for field in ("persist", "send", "executed", "answers", "timers", "faults", "evidence"):
                 setattr(effects, field, getattr(effects, field) + getattr(later, field))
             effects.alarm = effects.alarm or later.alarm
+            effects.sync = effects.sync or later.sync
         return effects
 
     def recv(self, peer: int, message: Message, at: int | None = None) -> Effects:

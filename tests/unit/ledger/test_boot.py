@@ -1,14 +1,25 @@
 """Crash and restart: what was voted for, committed or acknowledged survives; nothing is ever signed twice (ledger.md 12)."""
 
 import pytest
+
 from edgora.ledger.effects import Boot, DurableState, TimerFired
 from edgora.ledger.replica import Replica
 from edgora.ledger.wal import HEADER_OCTETS, frame, scan
 from edgora.wire.errors import Broken
 from edgora.wire.ledger import Block, Phase
 from edgora.wire.pbft import (
-    CheckpointVote, Commit, NewView, Prepare, PrePrepare, PutCertificate, Status, ViewChange, WalAccepted, WalBlock,
-    WalCommit, WalTip,
+    CheckpointVote,
+    Commit,
+    NewView,
+    Prepare,
+    PrePrepare,
+    PutCertificate,
+    Status,
+    ViewChange,
+    WalAccepted,
+    WalBlock,
+    WalCommit,
+    WalTip,
 )  # fmt: skip
 from unit.ledger.harness import CLIENTS, KEYS, Cluster, Disk, Registers, Solo, sent
 
@@ -197,7 +208,9 @@ def test_a_log_cut_after_any_record_boots_to_a_state_that_contradicts_nothing_se
                 assert accepted[tuple(place)] == what
             if kind == "commit":
                 assert any(
-                    (r.certificate.vote.view, r.certificate.vote.height) == tuple(place) for r in kept if isinstance(r, WalTip)
+                    (r.certificate.vote.view, r.certificate.vote.height) == tuple(place)
+                    for r in kept
+                    if isinstance(r, WalTip)
                 )
         heights.append(status.height)
         tips.append((status.tip_view, status.tip_height))
@@ -232,24 +245,28 @@ def test_a_log_truncated_at_every_octet_of_its_last_64_records_boots_safely_or_r
 def test_restarts_at_every_step_of_a_replicas_life_never_sign_twice(interval):
     """Replica 2 is killed after each of its steps in turn; its promises of all its lives must agree."""
     for kill_at in range(3, 60, 7):
-        cluster = Cluster(4, checkpoint_interval=interval, block_txs=1)
-        steps = 0
-        real = cluster.step
+        _life_with_restarts(interval, kill_at)
 
-        def counted(index, event, cluster=cluster, real=real):
-            nonlocal steps
-            effects = real(index, event)
-            if index == 2:
-                steps += 1
-                if steps % kill_at == 0 and not isinstance(event, Boot):
-                    cluster.restart(2)
-            return effects
 
-        cluster.step = counted
-        names = [cluster.submit(1, cluster.tx(0, b"a=%d" % i)) for i in range(8)]
-        assert cluster.run(30_000, lambda: all(cluster.executed_at(cluster.nodes[i], names[-1]) for i in (0, 1, 3)))
-        cluster.run(500)
-        promises(m for src, _, m in cluster.sent if src == 2)
+def _life_with_restarts(interval, kill_at):
+    cluster = Cluster(4, checkpoint_interval=interval, block_txs=1)
+    steps = 0
+    real = cluster.step
+
+    def counted(index, event):
+        nonlocal steps
+        effects = real(index, event)
+        if index == 2:
+            steps += 1
+            if steps % kill_at == 0 and not isinstance(event, Boot):
+                cluster.restart(2)
+        return effects
+
+    cluster.step = counted
+    names = [cluster.submit(1, cluster.tx(0, b"a=%d" % i)) for i in range(8)]
+    assert cluster.run(30_000, lambda: all(cluster.executed_at(cluster.nodes[i], names[-1]) for i in (0, 1, 3)))
+    cluster.run(500)
+    promises(m for src, _, m in cluster.sent if src == 2)
 
 
 def test_a_restart_after_a_compaction_finds_everything_above_the_checkpoint():

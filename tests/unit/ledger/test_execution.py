@@ -1,6 +1,10 @@
 """Exactly once, and what results look like (ledger.md 3, 8)."""
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
 from edgora.crypto.sign import SigningKey
 from edgora.ledger.config import Params
 from edgora.ledger.executor import PREFIX, Executor
@@ -8,9 +12,6 @@ from edgora.wire.application import Applied, Outcome
 from edgora.wire.errors import Broken
 from edgora.wire.hashing import merkle_root
 from edgora.wire.ledger import Kind, LedgerCode, SignedTx, Tx
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from unit.ledger.harness import CLIENTS, DOMAIN, KEYS, Cluster, Forge, Registers
 
 CODE = LedgerCode
@@ -82,7 +83,9 @@ def test_a_sender_has_16_lanes_and_a_validator_any_number():
     assert bench.codes(*validator) == [0] * 40
 
 
-@pytest.mark.parametrize(("kind", "code"), [(Kind.NOOP, CODE.OK), (Kind.RECONFIG, CODE.BAD_PAYLOAD), (Kind.EVIDENCE, CODE.BAD_PAYLOAD)])
+@pytest.mark.parametrize(
+    ("kind", "code"), [(Kind.NOOP, CODE.OK), (Kind.RECONFIG, CODE.BAD_PAYLOAD), (Kind.EVIDENCE, CODE.BAD_PAYLOAD)]
+)
 def test_kinds_of_the_ledger_never_reach_the_application(kind, code):
     bench = Bench()
     assert bench.codes(bench.tx(0, 0, kind=kind)) == [code]
@@ -102,7 +105,9 @@ def test_receipts_name_transaction_height_and_place():
     bench.run()
     txs = [bench.tx(0, 0), bench.tx(1, 0)]
     receipts = bench.run(*txs).receipts
-    assert [(r.tx_hash, r.height, r.index) for r in receipts] == [(t.tx.digest(DOMAIN), 2, i) for i, t in enumerate(txs)]
+    assert [(r.tx_hash, r.height, r.index) for r in receipts] == [
+        (t.tx.digest(DOMAIN), 2, i) for i, t in enumerate(txs)
+    ]
 
 
 def test_an_empty_block_is_a_result_only_if_the_application_does_something():

@@ -2,6 +2,9 @@
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgora.crypto.sign import SigningKey
 from edgora.ledger.crc32c import crc32c
 from edgora.ledger.effects import SnapshotImage
@@ -10,8 +13,6 @@ from edgora.ledger.wal import HEADER_OCTETS, LogCursor, frame, scan
 from edgora.wire.errors import Broken
 from edgora.wire.ledger import Block
 from edgora.wire.pbft import WalAccepted, WalBlock, WalLinks, encode_record
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from unit.ledger.harness import GENESIS_ID, Cluster, genesis_header
 
 SEGMENT = 4_096

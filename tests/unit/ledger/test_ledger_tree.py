@@ -1,9 +1,10 @@
 """The state tree against its definition (ledger.md 3)."""
 
-from edgora.ledger.tree import StateTree, bucket_hash, bucket_of, fold
-from edgora.wire.hashing import keccak
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from edgora.ledger.tree import StateTree, bucket_hash, bucket_of, fold
+from edgora.wire.hashing import keccak
 
 KEYS = st.binary(max_size=6)
 WRITES = st.dictionaries(KEYS, st.none() | st.binary(max_size=5), max_size=12)

@@ -5,16 +5,39 @@ import typing
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgora.ledger.effects import Recv
 from edgora.wire.errors import WireError
 from edgora.wire.ledger import Block, CheckpointBody, Phase
 from edgora.wire.pbft import (
-    MAX_FRAME, CheckpointCertificate, CheckpointVote, Evidence, GetBlocks, GetBody, GetChunk, Lane, Message, PutBlocks,
-    PutBody, PutCertificate, PutChunk, SignedViewChange, SignedVote, SnapshotOffer, Status, TxGossip,
-    WalCommit, WalRecord, decode_message, decode_record, encode_message, encode_record, lane_of,
+    MAX_FRAME,
+    CheckpointCertificate,
+    CheckpointVote,
+    Evidence,
+    GetBlocks,
+    GetBody,
+    GetChunk,
+    Lane,
+    Message,
+    PutBlocks,
+    PutBody,
+    PutCertificate,
+    PutChunk,
+    SignedViewChange,
+    SignedVote,
+    SnapshotOffer,
+    Status,
+    TxGossip,
+    WalCommit,
+    WalRecord,
+    decode_message,
+    decode_record,
+    encode_message,
+    encode_record,
+    lane_of,
 )  # fmt: skip
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from unit.ledger.harness import KEYS, Cluster, Solo
 
 SOLO = Solo(1)
@@ -143,13 +166,17 @@ def signed_again(rng, message, peer):
             return CheckpointVote(epoch, body, KEYS[peer].sign(body.digest(domain)))
         case _ if hasattr(message, "vote") and rng.random() < 0.8:
             try:
-                vote = message.vote() if message.__class__.__name__ != "PrePrepare" else message.vote(message.header.hash)
+                vote = (
+                    message.vote() if message.__class__.__name__ != "PrePrepare" else message.vote(message.header.hash)
+                )
                 return msgspec.structs.replace(message, signature=KEYS[peer].sign(vote.digest(domain)))
             except ValueError:
                 return message
         case _ if message.__class__.__name__ == "ViewChange":
             try:
-                return msgspec.structs.replace(message, signer=peer, signature=KEYS[peer].sign(message.body.digest(domain)))
+                return msgspec.structs.replace(
+                    message, signer=peer, signature=KEYS[peer].sign(message.body.digest(domain))
+                )
             except ValueError:
                 return message
     return message

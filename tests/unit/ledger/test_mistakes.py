@@ -1,9 +1,23 @@
 """Mistakes that other systems made, one regression test each (ledger.md 21); the numbers are those of that list."""
 
+from functools import partial
+
+import pytest
+
 from edgora.ledger.effects import Boot, TimerFired
 from edgora.wire.ledger import Phase
 from edgora.wire.pbft import (
-    Commit, GetBlocks, NewView, Prepare, PrePrepare, PutBlocks, PutCertificate, Status, TxGossip, ViewChange, WalAccepted,
+    Commit,
+    GetBlocks,
+    NewView,
+    Prepare,
+    PrePrepare,
+    PutBlocks,
+    PutCertificate,
+    Status,
+    TxGossip,
+    ViewChange,
+    WalAccepted,
 )  # fmt: skip
 from unit.ledger.harness import KEYS, START, Cluster, Solo, sent
 
@@ -153,7 +167,7 @@ def test_mistake_9_a_paused_replica_drops_its_backlog_by_height_and_catches_up()
     cluster.step = deaf
     for _ in range(6):
         names = [cluster.submit(1, cluster.tx(0, b"a=1")) for _ in range(8)]
-        assert cluster.run(5_000, lambda: cluster.executed_at(cluster.nodes[1], names[-1]))
+        assert cluster.run(5_000, partial(cluster.executed_at, cluster.nodes[1], names[-1]))
     cluster.now = START + 60_000
     node = cluster.nodes[3]
     for event in held:
@@ -221,12 +235,8 @@ def test_mistake_13_checkpoints_stand_at_fixed_heights_whatever_a_replica_execut
 
 def test_mistake_15_a_second_boot_is_refused():
     solo = Solo(1)
-    try:
+    with pytest.raises(ValueError, match="boots once"):
         solo.step(Boot(solo.disk.read()))
-    except ValueError as error:
-        assert "boots once" in str(error)
-    else:
-        raise AssertionError
 
 
 def test_mistake_15_two_machines_with_one_key_convict_themselves():

@@ -5,12 +5,23 @@ test states our form of the claim.
 """
 
 import pytest
+
 from edgora.crypto.proof import check_certificate, check_receipt_proof
 from edgora.ledger.effects import ALL
 from edgora.ledger.proofs import prove_receipt
 from edgora.wire.ledger import Phase, faulty, quorum
 from edgora.wire.pbft import (
-    Commit, NewView, Prepare, PrePrepare, TxGossip, ViewChange, WalAccepted, WalBlock, WalNewView, WalTip, WalView,
+    Commit,
+    NewView,
+    Prepare,
+    PrePrepare,
+    TxGossip,
+    ViewChange,
+    WalAccepted,
+    WalBlock,
+    WalNewView,
+    WalTip,
+    WalView,
 )  # fmt: skip
 from unit.ledger.harness import DOMAIN, KEYS, Cluster, Solo, persisted, sent
 
@@ -289,7 +300,11 @@ def test_section_4_4_what_was_prepared_anywhere_in_the_quorum_is_proposed_again(
     solo = Solo(2)
     header = solo.forge.header()
     tip = solo.forge.certificate(Phase.PREPARE, 0, header)
-    changes = [solo.forge.view_change(0, 1), solo.forge.view_change(1, 1, tip=tip, headers=[header]), solo.forge.view_change(3, 1)]
+    changes = [
+        solo.forge.view_change(0, 1),
+        solo.forge.view_change(1, 1, tip=tip, headers=[header]),
+        solo.forge.view_change(3, 1),
+    ]
     solo.recv(1, solo.forge.new_view(1, changes))
     assert solo.status.waiting.code == "base"
     [vote] = sent(solo.recv(1, solo.forge.pre_prepare(1, header)), Prepare)
@@ -361,5 +376,3 @@ def test_section_5_3_a_replica_that_was_away_fetches_a_checkpoint_and_what_follo
     assert cluster.nodes[3].app.state == cluster.nodes[0].app.state
     assert min(cluster.nodes[3].chain()) > 8  # the blocks below the snapshot were never executed
     cluster.order_all(3, at=3)
-
-

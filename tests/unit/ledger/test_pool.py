@@ -1,6 +1,9 @@
 """The pool: the door, lanes, expiry, and what a primary takes (ledger.md 6, 7, 8, 16)."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgora.crypto.sign import SigningKey
 from edgora.ledger.config import Params
 from edgora.ledger.executor import Executor
@@ -8,8 +11,6 @@ from edgora.ledger.pool import Admission, Pool, Selection
 from edgora.wire.codec import encode
 from edgora.wire.ledger import SignedTx, Tx
 from edgora.wire.pbft import PrePrepare, TxGossip
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from unit.ledger.harness import CLIENTS, DOMAIN, KEYS, START, Cluster, Forge, Registers, Solo, sent
 
 

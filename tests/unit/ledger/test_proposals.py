@@ -1,12 +1,22 @@
 """What a proposal must be before anybody votes for it, and how a primary makes one (ledger.md 3, 6, 7)."""
 
 import pytest
+
 from edgora.crypto.sign import SigningKey
 from edgora.ledger.config import LedgerConfig, Params
 from edgora.wire.hashing import EMPTY_ROOT, merkle_root
 from edgora.wire.ledger import Block, Kind, Phase, SignedTx
 from edgora.wire.pbft import (
-    Commit, GetBlocks, GetBody, Prepare, PrePrepare, PutBlocks, PutBody, PutCertificate, ViewChange, WalTip,
+    Commit,
+    GetBlocks,
+    GetBody,
+    Prepare,
+    PrePrepare,
+    PutBlocks,
+    PutBody,
+    PutCertificate,
+    ViewChange,
+    WalTip,
 )  # fmt: skip
 from unit.ledger.harness import CLIENTS, DOMAIN, KEYS, START, Cluster, Solo, persisted, sent
 
@@ -279,7 +289,9 @@ def test_a_compact_proposal_that_the_pool_cannot_complete_is_fetched_once():
     header = solo.forge.header(txs=[signed])
     message = solo.forge.pre_prepare(0, header, (), hashes=(signed.tx.digest(DOMAIN),))
     effects = solo.recv(0, message)
-    assert [(s.dest, s.message) for s in effects.send if isinstance(s.message, GetBody)] == [(0, GetBody(0, header.hash))]
+    assert [(s.dest, s.message) for s in effects.send if isinstance(s.message, GetBody)] == [
+        (0, GetBody(0, header.hash))
+    ]
     assert not sent(solo.recv(2, solo.forge.prepare(2, 0, header)), GetBody)  # one question under way
     assert sent(solo.recv(0, PutBody(0, Block(header, (signed,)))), Prepare)
 

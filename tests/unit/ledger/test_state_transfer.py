@@ -1,15 +1,28 @@
 """Catching up: by blocks, by snapshot, by certificate; from liars and in the presence of losses (ledger.md 9, 11)."""
 
+import itertools
+
 import msgspec
 import pytest
+
 from edgora.ledger.effects import Recv
 from edgora.ledger.tree import StateTree
 from edgora.wire.ledger import Block, CheckpointBody, Phase
 from edgora.wire.pbft import (
-    CheckpointVote, GetBlocks, GetBody, GetChunk, PutBlocks, PutBody, PutCertificate, PutChunk, SnapshotOffer, Status,
-    WalCommit, WalStable,
+    CheckpointVote,
+    GetBlocks,
+    GetBody,
+    GetChunk,
+    PutBlocks,
+    PutBody,
+    PutCertificate,
+    PutChunk,
+    SnapshotOffer,
+    Status,
+    WalCommit,
+    WalStable,
 )  # fmt: skip
-from unit.ledger.harness import KEYS, Cluster, Disk, Solo, persisted, sent
+from unit.ledger.harness import KEYS, Cluster, Disk, Solo, persisted
 
 
 def claim(solo, peer, height, **changes):
@@ -62,7 +75,7 @@ def test_an_answer_that_never_comes_moves_the_question_to_the_next_peer():
         assert solo.world.now - before >= 100
     assert len(asked) == 6
     assert set(asked) == {0, 2, 3}
-    assert all(a != b for a, b in zip(asked, asked[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(asked))
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------
@@ -102,7 +115,9 @@ def test_part_of_a_chain_commits_by_the_headers_that_link_it_to_the_certificate(
         lambda s, h, c: PutBlocks(0, (Block(h[0], ()), Block(h[2], ())), (), c),
         lambda s, h, c: PutBlocks(0, tuple(Block(x, ()) for x in h[:2]), (), c),
         lambda s, h, c: PutBlocks(0, (Block(h[0], (s.tx(0, b"a=1"),)), *(Block(x, ()) for x in h[1:])), (), c),
-        lambda s, h, c: PutBlocks(0, tuple(Block(x, ()) for x in h), (), s.forge.certificate(Phase.COMMIT, 0, h[2], [0, 1])),
+        lambda s, h, c: PutBlocks(
+            0, tuple(Block(x, ()) for x in h), (), s.forge.certificate(Phase.COMMIT, 0, h[2], [0, 1])
+        ),
         lambda s, h, c: PutBlocks(0, tuple(Block(x, ()) for x in h), (), s.forge.certificate(Phase.PREPARE, 0, h[2])),
         lambda s, h, c: PutBlocks(0, tuple(Block(x, ()) for x in s.forge.chain(3, salt=9)), (), c),
     ],
@@ -207,8 +222,14 @@ def offered(cluster):
 
 def spoilt_offers():
     swap = msgspec.structs.replace
-    yield "too few checkpoints", lambda o: swap(o, checkpoint=swap(o.checkpoint, bitmap=3, signatures=o.checkpoint.signatures[:2]))
-    yield "another root", lambda o: swap(o, checkpoint=swap(o.checkpoint, body=swap(o.checkpoint.body, state_root=bytes(32))))
+    yield (
+        "too few checkpoints",
+        lambda o: swap(o, checkpoint=swap(o.checkpoint, bitmap=3, signatures=o.checkpoint.signatures[:2])),
+    )
+    yield (
+        "another root",
+        lambda o: swap(o, checkpoint=swap(o.checkpoint, body=swap(o.checkpoint.body, state_root=bytes(32)))),
+    )
     yield "another header", lambda o: swap(o, header=swap(o.header, time_ms=1))
     yield "another bucket", lambda o: swap(o, bucket_hashes=bytes(32) + o.bucket_hashes[32:])
     yield "bad certificate", lambda o: swap(o, certificate=swap(o.certificate, signatures=(bytes(65),) * 3))

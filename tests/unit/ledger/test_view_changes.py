@@ -2,10 +2,21 @@
 
 import msgspec
 import pytest
+
 from edgora.ledger.views import base_of
 from edgora.wire.ledger import Block, Phase
 from edgora.wire.pbft import (
-    Commit, Evidence, GetBody, NewView, Prepare, PrePrepare, PutBody, PutCertificate, Status, ViewChange, WalNewView,
+    Commit,
+    Evidence,
+    GetBody,
+    NewView,
+    Prepare,
+    PrePrepare,
+    PutBody,
+    PutCertificate,
+    Status,
+    ViewChange,
+    WalNewView,
 )  # fmt: skip
 from unit.ledger.harness import KEYS, START, Cluster, Solo, persisted, sent
 
@@ -35,15 +46,36 @@ def bad_changes():
     swap = msgspec.structs.replace
     yield case("another's signature", lambda s: swap(base(s), signature=solo_sign(2)))
     yield case("commit not certified", lambda s: swap(base(s), commit=None))
-    yield case("commit of too few", lambda s: swap(base(s), commit=s.forge.certificate(Phase.COMMIT, 1, good_parts(s)[0], [0, 1])))
-    yield case("commit is a prepare certificate", lambda s: swap(base(s), commit=s.forge.certificate(Phase.PREPARE, 1, good_parts(s)[0])))
+    yield case(
+        "commit of too few",
+        lambda s: swap(base(s), commit=s.forge.certificate(Phase.COMMIT, 1, good_parts(s)[0], [0, 1])),
+    )
+    yield case(
+        "commit is a prepare certificate",
+        lambda s: swap(base(s), commit=s.forge.certificate(Phase.PREPARE, 1, good_parts(s)[0])),
+    )
     yield case("commit names another block", lambda s: resigned(s, base(s), commit_hash=bytes(32)))
-    yield case("commit of a later view", lambda s: s.forge.view_change(3, 1, s.forge.certificate(Phase.COMMIT, 1, good_parts(s)[0])))
+    yield case(
+        "commit of a later view",
+        lambda s: s.forge.view_change(3, 1, s.forge.certificate(Phase.COMMIT, 1, good_parts(s)[0])),
+    )
     yield case("tip without certificate", lambda s: swap(base(s), tip=None))
-    yield case("tip of too few", lambda s: swap(base(s), tip=s.forge.certificate(Phase.PREPARE, 2, good_parts(s)[1], [0, 1])))
-    yield case("tip is a commit certificate", lambda s: swap(base(s), tip=s.forge.certificate(Phase.COMMIT, 2, good_parts(s)[1])))
-    yield case("tip of the view asked for", lambda s: s.forge.view_change(3, 2, None, good_parts(s)[3], s.forge.chain(2)))
-    yield case("tip not above the commit", lambda s: s.forge.view_change(3, 5, good_parts(s)[2], s.forge.certificate(Phase.PREPARE, 2, good_parts(s)[0]), []))
+    yield case(
+        "tip of too few", lambda s: swap(base(s), tip=s.forge.certificate(Phase.PREPARE, 2, good_parts(s)[1], [0, 1]))
+    )
+    yield case(
+        "tip is a commit certificate",
+        lambda s: swap(base(s), tip=s.forge.certificate(Phase.COMMIT, 2, good_parts(s)[1])),
+    )
+    yield case(
+        "tip of the view asked for", lambda s: s.forge.view_change(3, 2, None, good_parts(s)[3], s.forge.chain(2))
+    )
+    yield case(
+        "tip not above the commit",
+        lambda s: s.forge.view_change(
+            3, 5, good_parts(s)[2], s.forge.certificate(Phase.PREPARE, 2, good_parts(s)[0]), []
+        ),
+    )
     yield case("headers missing", lambda s: swap(base(s), headers=()))
     yield case("headers do not link", lambda s: swap(base(s), headers=(good_parts(s)[0],)))
     yield case("one header too many", lambda s: swap(base(s), headers=tuple(s.forge.chain(2))))
@@ -168,7 +200,11 @@ def test_the_first_vote_in_a_view_is_for_exactly_the_base_at_its_own_height():
     for header in chain:
         solo.recv(0, solo.forge.pre_prepare(0, header))
     tip = solo.forge.certificate(Phase.PREPARE, 0, chain[2])
-    changes = [solo.forge.view_change(0, 1, None, tip, chain), solo.forge.view_change(1, 1), solo.forge.view_change(2, 1)]
+    changes = [
+        solo.forge.view_change(0, 1, None, tip, chain),
+        solo.forge.view_change(1, 1),
+        solo.forge.view_change(2, 1),
+    ]
     solo.recv(1, solo.forge.new_view(1, changes))
     for ancestor in chain[:2]:
         assert not solo.recv(1, solo.forge.pre_prepare(1, ancestor)).send
@@ -197,7 +233,11 @@ def test_missing_bodies_of_the_base_are_fetched_by_hash_from_holders_one_at_a_ti
     solo = Solo(2)
     chain = solo.forge.chain(2)
     tip = solo.forge.certificate(Phase.PREPARE, 0, chain[1], signers=[0, 1, 3])
-    changes = [solo.forge.view_change(0, 1, None, tip, chain), solo.forge.view_change(1, 1), solo.forge.view_change(3, 1)]
+    changes = [
+        solo.forge.view_change(0, 1, None, tip, chain),
+        solo.forge.view_change(1, 1),
+        solo.forge.view_change(3, 1),
+    ]
     effects = solo.recv(1, solo.forge.new_view(1, changes))
     asked = [m.block_hash for m in sent(effects, GetBody)]
     assert asked == [chain[0].hash]
@@ -322,7 +362,9 @@ def test_the_inclusion_timer_notices_a_censored_transaction():
     victim = cluster.tx(1, b"victim=1")
     honest = cluster.nodes[0].replica._core.pool
     add = honest.add
-    honest.add = lambda signed, *rest, **kw: add(signed, *rest, **kw) if signed != victim else None  # the primary's pool
+    honest.add = lambda signed, *rest, **kw: (
+        add(signed, *rest, **kw) if signed != victim else None
+    )  # the primary's pool
     name = cluster.submit(1, victim)
 
     def busy():
