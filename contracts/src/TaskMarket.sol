@@ -86,20 +86,24 @@ abstract contract TaskMarket is ITaskMarket, Consortium {
             revert TaskMarketBadDeadline(deadline);
         }
         bytes32 key = lockKey(msg.sender, offer);
-        if (_lock[key].amount != 0) revert TaskMarketOfferOpen(key);
-        _lock[key] = Lock(uint96(msg.value), deadline);
+        Lock storage lock = _lock[key];
+        if (lock.amount != 0) revert TaskMarketOfferOpen(key);
+        lock.amount = uint96(msg.value);
+        lock.deadline = deadline;
         emit OfferOpened(offer, msg.sender, msg.value, deadline);
     }
 
     /// @inheritdoc ITaskMarket
     function refund(address ue, bytes32 offer) external nonReentrant {
         bytes32 key = lockKey(ue, offer);
-        Lock memory lock = _lock[key];
-        if (lock.amount == 0) revert TaskMarketOfferUnknown(key);
-        if (block.timestamp <= lock.deadline) revert TaskMarketTooEarly(lock.deadline);
-        delete _lock[key];
-        emit OfferRefunded(offer, ue, lock.amount);
-        _send(ue, lock.amount);
+        Lock storage lock = _lock[key];
+        (uint256 amount, uint256 deadline) = (lock.amount, lock.deadline);
+        if (amount == 0) revert TaskMarketOfferUnknown(key);
+        if (block.timestamp <= deadline) revert TaskMarketTooEarly(deadline);
+        lock.amount = 0;
+        lock.deadline = 0;
+        emit OfferRefunded(offer, ue, amount);
+        _send(ue, amount);
     }
 
     /// @inheritdoc ITaskMarket
@@ -131,9 +135,10 @@ abstract contract TaskMarket is ITaskMarket, Consortium {
     /// @inheritdoc ITaskMarket
     function withdraw(uint16 id, address to) external nonReentrant {
         _ownedBySender(id);
-        uint256 balance = _earned[id].balance;
+        Earned storage e = _earned[id];
+        uint256 balance = e.balance;
         if (balance == 0) revert TaskMarketBadAmount();
-        _earned[id].balance = 0;
+        e.balance = 0;
         emit EarningsWithdrawn(id, to, balance);
         _send(to, balance);
     }

@@ -263,7 +263,7 @@ class ContractMachine(RuleBasedStateMachine):
 
 
 ContractMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("EDGORA_INVARIANT_RUNS", "60")),
+    max_examples=int(os.environ.get("EDGORA_INVARIANT_RUNS", "40")),
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

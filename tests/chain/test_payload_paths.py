@@ -132,7 +132,7 @@ def payloads(draw: st.DrawFn) -> bytes:
 
 @given(packed=payloads())
 @settings(
-    max_examples=400, deadline=None, derandomize=True,
+    max_examples=250, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 def test_three_readers_agree(packed: bytes) -> None:
