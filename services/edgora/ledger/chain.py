@@ -192,15 +192,20 @@ def _path_from_head(core: Core, block_hash: bytes) -> list[bytes]:
 
 
 def _commit_along(core: Core, path: list[bytes], certificate: Certificate) -> bool:
-    chain, moved = core.chain, False
+    chain, committed = core.chain, 0
     for block_hash in path:
         known = chain.known.get(block_hash)
         if known is None or core.halted is not None:
             break
         chain.proof = certificate
         _commit(core, known, certificate if block_hash == certificate.vote.block_hash else chain.heard.get(block_hash))
-        moved = True
-    return moved
+        committed += 1
+    if committed < len(path) and core.halted is None:
+        # What proves the head hangs on headers whose bodies are not here: a restart must find them again.
+        core.persist_links(
+            [chain.headers[block_hash] for block_hash in path[committed:] if block_hash in chain.headers]
+        )
+    return committed > 0
 
 
 def _diverged(core: Core, header: Header) -> str | None:

@@ -14,14 +14,12 @@ from edgora.ledger.quorum import certify_checkpoint
 from edgora.ledger.state import Core
 from edgora.wire.ledger import CheckpointBody, Phase
 from edgora.wire.pbft import (
-    MAX_ANSWER,
     CheckpointCertificate,
     CheckpointVote,
     WalBlock,
     WalCheckpoint,
     WalCommit,
     WalEvidence,
-    WalLinks,
     WalNewView,
     WalStable,
     WalTip,
@@ -142,8 +140,7 @@ def compact(core: Core) -> None:
     for height in sorted(certificates):
         core.persist(WalCommit(epoch, certificates[height]))
     links = [header for _, header in sorted(chain.headers.items(), key=lambda item: (item[1].height, item[0]))]
-    for first in range(0, len(links), MAX_ANSWER):
-        core.persist(WalLinks(epoch, tuple(links[first : first + MAX_ANSWER])))
+    core.persist_links(links)
     for height in sorted(view.accepted):
         core.persist(view.accepted[height].record)
     if chain.tip is not None and chain.tip.vote.phase == Phase.PREPARE and chain.tip.vote.height > chain.best_height:

@@ -5,6 +5,7 @@ Durable parts are rebuilt from the log by `boot`; everything else may be lost. N
 `Core`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from edgora.wire.application import Application
 from edgora.wire.eip712 import Typed
 from edgora.wire.ledger import Block, Certificate, Header, SignedTx
 from edgora.wire.pbft import (
+    MAX_ANSWER,
     CheckpointCertificate,
     CheckpointVote,
     Commit,
@@ -30,6 +32,7 @@ from edgora.wire.pbft import (
     Status,
     ViewChange,
     WalAccepted,
+    WalLinks,
     WalRecord,
     WalTip,
 )  # fmt: skip
@@ -298,6 +301,11 @@ class Core:
         self.out.persist.append(record)
         if sync:
             self.out.sync = True
+
+    def persist_links(self, headers: Sequence[Header]) -> None:
+        """Append headers without bodies to the log."""
+        for first in range(0, len(headers), MAX_ANSWER):
+            self.persist(WalLinks(self.config.epoch, tuple(headers[first : first + MAX_ANSWER])))
 
     def send(self, dest: int, message: Message) -> None:
         self.out.send.append(Send(dest, message))

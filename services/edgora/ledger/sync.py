@@ -23,7 +23,6 @@ from edgora.wire.pbft import (
     PutBody,
     PutCertificate,
     Status,
-    WalLinks,
 )  # fmt: skip
 
 __all__ = [
@@ -240,8 +239,6 @@ def on_put_blocks(core: Core, peer: int, message: PutBlocks) -> None:
     for header in message.links:
         if header.height > core.chain.head.height and header.hash not in core.chain.known:
             core.chain.headers[header.hash] = header
-    if message.links:
-        core.persist(WalLinks(core.config.epoch, message.links))
     sync.blocks, sync.behind_since = None, core.now - _PATIENCE_MS
 
 

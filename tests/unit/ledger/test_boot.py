@@ -284,3 +284,22 @@ def test_a_restart_after_a_compaction_finds_everything_above_the_checkpoint():
         assert after.state_root == before[i].state_root
     cluster.order_all(3, at=2)
     assert isinstance(cluster.nodes[1].disk, Disk)
+
+
+def test_a_block_committed_by_a_descendant_that_is_known_by_header_only_stays_committed():
+    """Found by the simulator (scenario 688): the header came in a NEW_VIEW, the certificate by votes."""
+    solo = Solo(2)
+    chain = solo.forge.chain(2)
+    solo.recv(0, solo.forge.pre_prepare(0, chain[0]))
+    tip = solo.forge.certificate(Phase.PREPARE, 0, chain[1])
+    changes = [
+        solo.forge.view_change(0, 1, None, tip, chain),
+        *(solo.forge.view_change(i, 1) for i in (1, 3)),
+    ]
+    solo.recv(1, solo.forge.new_view(1, changes))
+    solo.fire("heartbeat")  # the base's body never comes
+    for signer in (0, 1, 3):
+        effects = solo.recv(signer, solo.forge.commit(signer, 1, chain[1]))
+    assert [e.block.header for e in effects.executed] == [chain[0]]
+    assert effects.sync
+    assert solo.reborn().status.height == 1
