@@ -271,12 +271,11 @@ def result(core: Core, sender: bytes, filing: ResultHash) -> ExecutorFiling | Au
 def _executor_filing(core: Core, server: Server, task: Task, filing: ResultHash) -> ExecutorFiling:
     if task.result is not None:
         raise Refusal(Code.RESULT_GIVEN, server.id)
-    if task.state != TaskState.ASSIGNED:
-        raise Refusal(Code.NOT_YOURS, server.id)
     if filing.code not in EXECUTOR_CODES:
         raise Refusal(Code.RESULT_CODE, filing.code)
-    if core.now_ms > task.offer.deadline_ms + core.params.file_ms:
-        raise Refusal(Code.FILING_CLOSED, task.offer.deadline_ms + core.params.file_ms)
+    closes_ms = task.offer.deadline_ms + core.params.file_ms
+    if task.state != TaskState.ASSIGNED or core.now_ms > closes_ms:
+        raise Refusal(Code.FILING_CLOSED, closes_ms)
     if filing.code not in PAID_CODES:  # there is no result that others could hold
         return ExecutorFiling(task, filing, core.now_ms, ())
     if filing.cipher_digest is None:

@@ -76,6 +76,9 @@ class Market:
     ) -> None:  # fmt: skip
         self.core = Core(params, servers, validators, ledger_domain, market_domain, chain_id, market_address)
         self._book: rounds.Book | None = None
+        self._outlook = rounds.Outlook()
+        self._speeds_changed = False
+        """Whether an advert of this block moves the instants at which OPEN tasks expire."""
         self._kinds: dict[int, Callable[[OrderedTx, bool], bytes]] = {
             Kind.ADVERT: self._decoded(Advert, self._advert),
             Kind.TASK: self._decoded(TaskPayload, self._task),
@@ -103,12 +106,15 @@ class Market:
         core.now_ms, core.height, core.block_hash, core.events = block.time_ms, block.height, block.hash, []
         self._recover()
         outcomes = [self._execute(tx) for tx in txs]
+        if self._speeds_changed:
+            core.state.refresh_open()
+            self._speeds_changed = False
         while (offer_id := core.state.timers.pop_due(core.now_ms)) is not None:
             self._pass_time(core.state.tasks[offer_id])
         if self._book is not None and rounds.close_due(core):
             rounds.close_round(core, self._book)
             self._book = None
-        self._book = rounds.open_round(core) or self._book
+        self._book = rounds.open_round(core, self._outlook) or self._book
         settlement.freeze(core)
         lifecycle.forget(core)
         return Applied(outcomes, self._writes(), core.events)
@@ -172,7 +178,7 @@ class Market:
             ))  # fmt: skip
             self.core.emit(AdvertFiled(server.id, advert))
             if before is None or (before.speed, before.uplink) != (advert.speed, advert.uplink):
-                self.core.state.refresh_open()
+                self._speeds_changed = True
         return b""
 
     def _task(self, sender: bytes, payload: TaskPayload, dry: bool) -> bytes:
@@ -258,7 +264,7 @@ class Market:
         if state.round is not None:
             instants.append(state.round.closes_ms)
         elif state.open:
-            opening = rounds.next_opening_ms(core)
+            opening = rounds.next_opening_ms(core, self._outlook)
             instants.append(opening)
             if opening is None:  # what runs out by itself and may make a task placeable
                 instants += [state.bans[pair].until_ms for pair in state.bans.ordered()]

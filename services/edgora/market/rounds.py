@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from edgora.market.core import Core
 from edgora.market.lifecycle import assign
-from edgora.market.records import RoundRecord, Voter
+from edgora.market.records import RoundRecord, Task, Voter
 from edgora.market.rules import (
     GWEI,
     MAX_ROUND_PER_UE,
@@ -29,7 +29,7 @@ from edgora.market.rules import (
     exclusion,
     greedy,
     instance_digest,
-    pair_ok,
+    pair_ms,
     pair_value,
     plan_value,
     room_of,
@@ -57,7 +57,7 @@ from edgora.wire.market import (
 from edgora.wire.units import Digest
 
 __all__ = [
-    "MAX_TRIES", "Book", "close_due", "close_round", "next_opening_ms", "open_book", "open_round", "placeable", "propose",
+    "MAX_TRIES", "Book", "Outlook", "close_due", "close_round", "next_opening_ms", "open_book", "open_round", "placeable", "propose",
     "try_proposal",
 ]  # fmt: skip
 
@@ -84,46 +84,86 @@ def open_book(instance: Instance) -> Book:
 # ---- opening -----------------------------------------------------------------------------------------------------------
 
 
-def placeable(core: Core, opening_ms: int, most: int = MAX_ROUND_TASKS) -> tuple[list[OpenTask], list[LiveServer]]:
+class Outlook:
+    """Which live servers each OPEN task could ever go to, leaving room and time aside.
+
+    A cache: it follows from the adverts, the bans and the task, and is dropped when these change. With it, ten thousand
+    open tasks that nobody wants cost a look-up each and not a round of arithmetic whenever a server's room changes.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[object, ...] = ()
+        self._chances: dict[bytes, tuple[Task, tuple[tuple[int, int], ...]]] = {}
+
+    def renew(self, core: Core, sellers: Sequence[LiveServer]) -> None:
+        """Forget everything if the adverts of live servers or the bans are not those it was made of."""
+        now = (
+            *((s.id, s.speed, s.ask, s.uplink, s.forward) for s in sellers), None, *core.state.bans.ordered(),
+        )  # fmt: skip
+        if now != self._of or len(self._chances) > 2 * len(core.state.open) + 64:
+            self._of, self._chances = now, {}
+
+    def chances(self, core: Core, task: Task, sellers: Sequence[LiveServer]) -> tuple[tuple[int, int], ...]:
+        """(place among the sellers, T) of pairs that only room or time can forbid, with W >= 0."""
+        known = self._chances.get(task.offer_id)
+        if known is not None and known[0] is task:
+            return known[1]
+        view = core.as_open(task)
+        source = next((seller for seller in sellers if seller.id == view.source), None)
+        found = tuple(
+            (place, pair_ms(view, seller, source))
+            for place, seller in enumerate(sellers)
+            if view.price >= seller.ask
+            and (source is not None or seller.id == view.source)
+            and seller.id not in view.excluded
+            and pair_value(view, seller, source) >= 0
+        )
+        self._chances[task.offer_id] = (task, found)
+        return found
+
+
+def placeable(
+    core: Core, outlook: Outlook, opening_ms: int, most: int = MAX_ROUND_TASKS
+) -> tuple[list[OpenTask], list[LiveServer]]:
     """OPEN tasks with an ok pair of W >= 0 in a round that opens then, in arrival order, and the live servers.
 
     At most 32 tasks a UE. While no server has room for one slot's weight, nothing has to be looked at.
     """
     sellers = core.sellers()
-    rooms = [(seller, room_of(seller)) for seller in sellers]
-    if all(room < max(1, slot_weight(seller)) for seller, room in rooms):
+    rooms = [(slot_weight(seller), room_of(seller)) for seller in sellers]
+    if all(room < max(1, weight) for weight, room in rooms):
         return [], sellers
-    by_id = {seller.id: seller for seller in sellers}
-    now, slack = opening_ms + core.params.proposal_ms, core.params.slack_ms
+    outlook.renew(core, sellers)
+    latest = opening_ms + core.params.proposal_ms + core.params.slack_ms
     found: list[OpenTask] = []
     of_ue: dict[bytes, int] = {}
     for _, offer_id in core.state.open:
         task = core.state.tasks[offer_id]
-        ue = task.offer.ue
-        if of_ue.get(ue, 0) >= MAX_ROUND_PER_UE:
+        chances = outlook.chances(core, task, sellers)
+        if not chances:
             continue
-        view = core.as_open(task)
-        source = by_id.get(view.source)
-        if any(
-            pair_ok(view, seller, source, now_ms=now, slack_ms=slack, room=room)
-            and pair_value(view, seller, source) >= 0
-            for seller, room in rooms
-        ):
-            found.append(view)
-            of_ue[ue] = of_ue.get(ue, 0) + 1
-            if len(found) == most:
+        offer = task.offer
+        if of_ue.get(offer.ue, 0) >= MAX_ROUND_PER_UE:
+            continue
+        for place, time_ms in chances:
+            weight, room = rooms[place]
+            if offer.fuel_limit <= room and weight <= room and latest + time_ms <= offer.deadline_ms:
+                found.append(core.as_open(task))
+                of_ue[offer.ue] = of_ue.get(offer.ue, 0) + 1
                 break
+        if len(found) == most:
+            break
     return found, sellers
 
 
-def open_round(core: Core) -> Book | None:
+def open_round(core: Core, outlook: Outlook) -> Book | None:
     """Opens a round if it is time and something can be placed."""
     meta, p = core.state.meta, core.params
     if core.state.round is not None or not core.state.open or not core.state.placement_dirty:
         return None
     if core.now_ms < meta.last_close_ms + p.round_ms:
         return None
-    tasks, sellers = placeable(core, core.now_ms)
+    tasks, sellers = placeable(core, outlook, core.now_ms)
     if not tasks:
         core.state.placement_dirty = False
         return None
@@ -136,7 +176,7 @@ def open_round(core: Core) -> Book | None:
     return book
 
 
-def next_opening_ms(core: Core) -> int | None:
+def next_opening_ms(core: Core, outlook: Outlook) -> int | None:
     """When the next round opens if nothing else happens; None while nothing is placeable.
 
     Once a block looked at the open tasks in vain, time alone makes none placeable: deadlines only come closer.
@@ -144,7 +184,7 @@ def next_opening_ms(core: Core) -> int | None:
     if core.state.round is not None or not core.state.open or not core.state.placement_dirty:
         return None
     opening = core.state.meta.last_close_ms + core.params.round_ms
-    core.state.placement_dirty = bool(placeable(core, opening, most=1)[0])
+    core.state.placement_dirty = bool(placeable(core, outlook, opening, most=1)[0])
     return opening if core.state.placement_dirty else None
 
 

@@ -26,7 +26,7 @@ from edgora.wire.units import Digest
 
 __all__ = [
     "BASIS_POINTS", "GWEI", "MAX_ROUND_PER_UE", "MAX_ROUND_TASKS", "Pairs", "Plan", "Refusal", "Table", "check_plan",
-    "check_proposal", "exclusion", "greedy", "instance_digest", "pair_ok", "pair_value", "pair_weight", "plan_value",
+    "check_proposal", "exclusion", "greedy", "instance_digest", "pair_ms", "pair_ok", "pair_value", "pair_weight", "plan_value",
     "room_of", "round_table", "run_ms", "slot_weight", "transfer_ms",
 ]  # fmt: skip
 
@@ -40,7 +40,7 @@ Pairs = tuple[tuple[int, int], ...]
 """(task index in the instance, server id), ascending by task index."""
 
 
-class Refusal(Exception):  # noqa: N818 - a rule's answer, not an error of ours
+class Refusal(Exception):
     """A rule said no: the receipt's code and the numbers that its sentence names."""
 
     def __init__(self, code: Code, *numbers: int) -> None:

@@ -6,7 +6,10 @@ from msgspec.structs import replace
 from edgora.crypto.sign import SigningKey
 from edgora.lab.market_actors import ordered
 from edgora.market.receipts import maximum
-from edgora.wire.codec import to_u96
+from edgora.market.records import Server, Task
+from edgora.market.state import account_key, lock_record_key, server_key, task_key
+from edgora.wire.codec import decode, encode, to_u96
+from edgora.wire.errors import Broken
 from edgora.wire.ledger import Kind, LedgerCode
 from edgora.wire.market import (
     Cancel,
@@ -22,6 +25,7 @@ from edgora.wire.market import (
     refusal_numbers,
     refusal_sentence,
 )
+from edgora.wire.settlement import lock_key
 from unit.market.world import START_MS, TEST_PARAMS, World
 
 HOUR = 3_600_000
@@ -369,6 +373,31 @@ def test_widths_are_never_left(world):
     refused(world.attest(world.chain.deposit(ue.address, 1))[-1], Code.FACT_UNFIT)
     assert with_voucher(world, ue).code == 0
     assert world.market.account(ue.address).balance == 2**96 - 1
+
+
+def test_a_sum_beyond_96_bits_is_a_refusal(world):
+    """No chain holds that much; a state in which somebody spent it shows that the sum is checked all the same."""
+    ue = world.funded_ue()
+    state = dict(world.market.snapshot())
+    account = world.market.account(ue.address)._replace(spent=2**96 - 10)
+    state[account_key(ue.address)] = encode(account.to_wire())
+    world.market.restore(state)
+    world.watch = None
+    world.see_chain()
+    voucher = ue.voucher(2**96 - 1, world.now_s() + 3_600)
+    refused(world.send(ue.key, Kind.TASK, ue.task(world.offer(ue), voucher)), Code.OVERFLOW)
+
+
+def test_records_stand_under_keys_that_a_certified_read_can_name(world):
+    ue = world.new_ue()
+    offer_id = world.submit_locked(ue)
+    world.funded_ue()
+    state = world.market.snapshot()
+    assert decode(state[server_key(2)], Server).meta_hash == world.genesis.servers[2].meta_hash
+    assert decode(state[task_key(offer_id)], Task).offer.ue == ue.address
+    assert lock_record_key(lock_key(ue.address, offer_id)) in state
+    with pytest.raises(Broken):
+        world.market.restore({**state, b"m/?/": b""})
 
 
 # ---- form --------------------------------------------------------------------------------------------------------------

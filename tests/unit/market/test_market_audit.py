@@ -361,6 +361,13 @@ def test_a_draw_that_finds_nobody_waits_for_somebody_to_come():
     assert w.task(w.id).state == TaskState.FINAL
 
 
+def test_without_any_live_server_nobody_is_witness():
+    w = made()
+    w.advertise(capacity=0)
+    w.file(w.id)
+    assert w.task(w.id).audit.witness is None
+
+
 def test_ledger_time_that_jumps_ends_an_audit_when_the_task_must_be_resolved():
     """J6: after an outage there is no time left for auditors, so nobody is charged and nobody at fault."""
     w = done()

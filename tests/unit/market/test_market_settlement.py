@@ -436,6 +436,36 @@ def test_a_lock_that_was_refunded_before_its_line_was_skipped_ends_at_once(world
     assert (world.task(offer_id).state, world.task(offer_id).cause) == (TaskState.REFUNDED, TaskState.UNPAYABLE)
 
 
+def test_a_skipped_lock_line_that_can_still_be_paid_queues_again(world):
+    ue = world.new_ue()
+    offer_id = world.submit_locked(ue, source=3, flags=2, deadline_ms=world.now_ms + 100_000)
+    world.until_state(offer_id, TaskState.ASSIGNED)
+    world.file(offer_id)
+    world.run(60_000)
+    skip(world, locks=[lock_key(ue.address, offer_id)])
+    assert world.task(offer_id).state == TaskState.FINAL
+    world.chain.batch_id = 1
+    world.run(60_000)
+    world.settle()
+    assert world.task(offer_id).state == TaskState.SETTLED
+
+
+def test_a_remainders_refund_may_be_attested_before_its_settlement(world):
+    ue = world.new_ue()
+    offer_id = world.submit_locked(ue, source=3, flags=2, deadline_ms=world.now_ms + 100_000)
+    world.until_state(offer_id, TaskState.ASSIGNED)
+    world.file(offer_id)
+    world.run(60_000)
+    record = world.market.batch().record
+    world.certify()
+    settled = world.chain.settle(record.id, record.task_root, record.payload, world.now_s())
+    refunded = world.chain.refund(ue.address, offer_id, world.now_s())
+    world.attest(refunded)
+    assert world.task(offer_id).state == TaskState.CERTIFIED
+    world.attest(settled)
+    assert world.task(offer_id).state == TaskState.SETTLED
+
+
 def test_a_settlement_of_another_batch_is_no_fact(world):
     final(world)
     world.run(60_000)
