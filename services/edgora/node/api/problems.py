@@ -38,6 +38,14 @@ _FIXES = {
 }
 
 
+_BY_CODE = {
+    "bad_encoding": "build it with the SDK, or see /openapi.json for what the field may be",
+    "bad_module": "export one memory named memory, and either alloc and run, or _start",
+    "unavailable": "try again in a moment, or use another node",
+}
+"""What to do where the error itself does not say it."""
+
+
 def problem(error: EdgoraError) -> Problem:
     """The document for an error."""
     return Problem(
@@ -47,7 +55,7 @@ def problem(error: EdgoraError) -> Problem:
         code=error.code,
         detail=error.detail,
         field=error.field,
-        fix=error.fix,
+        fix=error.fix or _BY_CODE.get(error.code),
         rule=error.rule if isinstance(error, RuleRefused) else None,
         retry_after_s=error.retry_after_s if isinstance(error, TooMany) else None,
     )
