@@ -68,7 +68,7 @@ def on_pre_prepare(core: Core, peer: int, message: PrePrepare) -> None:
         return
     if message.executed is not None and message.executed.vote.height > core.chain.best_height:
         chain.learn_certificate(core, message.executed)
-    core.view.proposals[key] = Proposal(message, block_hash, core.now)
+    core.view.proposals[key] = Proposal(message, block_hash, core.wall)
     if message.view == core.view.view:
         core.timers.heartbeat_ms = core.now
 
@@ -327,7 +327,7 @@ def _timely(core: Core, proposal: Proposal, parent: Header) -> bool:
     """Whether the header's time is near our clock; seen from when the proposal came, so our own lag does not count."""
     time_ms, tolerance = proposal.message.header.time_ms, core.params.clock_tolerance_ms
     earliest = proposal.received_ms - max(tolerance, 2 * core.timeout_ms)
-    latest = core.now + tolerance
+    latest = core.wall + tolerance
     return earliest <= time_ms <= latest or (time_ms == parent.time_ms + 1 and parent.time_ms >= latest)
 
 

@@ -87,7 +87,7 @@ def _due(core: Core, selection: Selection, parent: Header, params: Params) -> in
             due = max(seal, spaced)
     wake = core.chain.wake_at
     if wake is not None and parent.time_ms < wake:
-        wake = max(wake, spaced)
+        wake = max(wake + core.shift, spaced)
         due = wake if due is None else min(due, wake)
     return due
 
@@ -107,7 +107,7 @@ def _propose(core: Core, height: int, parent: Header) -> None:
         epoch=core.config.epoch, height=height, parent=view.last_hash,
         tx_root=merkle_root([name + signed.signature for name, signed in zip(hashes, txs, strict=True)]),
         tx_count=len(txs), exec_height=executed, state_root=root, receipt_root=receipts[0], receipt_count=receipts[1],
-        next_epoch=bytes(32), time_ms=max(core.now, parent.time_ms + 1),
+        next_epoch=bytes(32), time_ms=max(core.wall, parent.time_ms + 1),
         proposer=core.config.validators[core.me],
     )  # fmt: skip
     block = Block(header, txs)

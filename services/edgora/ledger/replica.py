@@ -62,13 +62,16 @@ class Replica:
         self._core = Core(config, signer, application, recover)
 
     def step(self, now_ms: int, event: Input) -> Effects:
-        """Take one input at this time (Unix ms). A leap of the clock over T re-arms timers instead of firing them."""
+        """Take one input at this time (Unix ms).
+
+        After a pause of more than T timers are armed anew instead of fired. A clock that is set back delays no timer:
+        deadlines are given again on the new time.
+        """
         core = self._core
         core.out = out = Effects()
-        core.now = now_ms
-        if core.timers.last_now is not None and abs(now_ms - core.timers.last_now) > core.params.timeout_ms:
-            timers.clock_leapt(core, now_ms - core.timers.last_now)
-        core.timers.last_now = now_ms
+        elapsed = core.turn(now_ms)
+        if elapsed > max(core.params.timeout_ms, 2 * core.params.status_interval_ms):
+            timers.clock_leapt(core, elapsed)
         match event:
             case Boot(state):
                 if core.booted:

@@ -244,7 +244,6 @@ class TimerState:
     """No waiting before this moment counts: we were paused, or the clock was set."""
     resent_ms: int = 0
     status_ms: int = 0
-    last_now: int | None = None
 
 
 class Core:
@@ -278,6 +277,10 @@ class Core:
         self.gossip: list[bytes] = []
         """Own transactions that the next TX_GOSSIP carries, by hash."""
         self.gossiped_ms = 0
+        self.wall = 0
+        """The driver's clock: what block times and wake-ups are compared with."""
+        self.shift = 0
+        """How far that clock has been set back in this life. Deadlines live on `now`, which therefore never falls."""
         self.now = 0
         self.out = Effects()
         self._signer = signer
@@ -322,7 +325,21 @@ class Core:
             del armed[name]
         else:
             armed[name] = deadline
-        self.out.timers.append(SetTimer(name, deadline))
+        self._tell_timer(name)
+
+    def _tell_timer(self, name: str) -> None:
+        deadline = self.timers.armed.get(name)
+        self.out.timers.append(SetTimer(name, None if deadline is None else deadline - self.shift))
+
+    def turn(self, wall_ms: int) -> int:
+        """Begin a step at this time of the driver's clock. Returns how long the last one is ago."""
+        if wall_ms < self.wall:
+            self.shift += self.wall - wall_ms
+            for name in sorted(self.timers.armed):
+                self._tell_timer(name)
+        elapsed = wall_ms + self.shift - self.now if self.booted else 0
+        self.wall, self.now = wall_ms, wall_ms + self.shift
+        return elapsed
 
     def halt(self, why: str) -> None:
         """Stop voting for good (ledger.md 3): our results are not those that a quorum certified."""

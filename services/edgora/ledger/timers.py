@@ -55,7 +55,7 @@ def _progress_deadline(core: Core) -> int | None:
     since = timers.progress_since
     wake = chain.wake_at
     if wake is not None and chain.head.time_ms < wake:
-        overdue = max(wake, view.entered_ms, timers.rearmed_ms)
+        overdue = max(wake + core.shift, view.entered_ms, timers.rearmed_ms)
         since = overdue if since is None else min(since, overdue)
     return None if since is None else since + core.timeout_ms
 
@@ -145,7 +145,7 @@ def _calm(core: Core) -> None:
 
 
 def clock_leapt(core: Core, by_ms: int) -> None:
-    """We were paused, or the clock was set: what would have fired meanwhile waits its full time again."""
+    """We were paused, or the clock was set forward: what would have fired meanwhile waits its full time again."""
     timers = core.timers
     timers.rearmed_ms = core.now
     timers.heartbeat_ms += by_ms
@@ -153,10 +153,4 @@ def clock_leapt(core: Core, by_ms: int) -> None:
         timers.progress_since = core.now
     if timers.new_view_since is not None:
         timers.new_view_since = core.now
-    if by_ms < 0:  # nothing may wait for a time that the clock has taken back
-        timers.status_ms = min(timers.status_ms, core.now)
-        timers.resent_ms = min(timers.resent_ms, core.now)
-        timers.heartbeat_ms = min(timers.heartbeat_ms, core.now)
-        core.view.proposed_ms = min(core.view.proposed_ms, core.now)
-        core.view.entered_ms = min(core.view.entered_ms, core.now)
     update(core)

@@ -79,6 +79,7 @@ def _vote_reason(core: Core, code: str, phase: Phase, height: int) -> WaitReason
 def status(core: Core, now: int) -> ReplicaStatus:
     """All that an operator, the board or a test wants to see."""
     chain, view = core.chain, core.view
+    now += core.shift
     height = chain.head.height + 1
     prepared, committed = _voters(core, Phase.PREPARE, height), _voters(core, Phase.COMMIT, height)
     oldest = core.pool.oldest_ready()
@@ -95,7 +96,7 @@ def status(core: Core, now: int) -> ReplicaStatus:
         accepted=view.last_height, tip_view=0 if tip is None else tip.vote.view,
         tip_height=0 if tip is None else tip.vote.height, checkpoint=core.checkpoints.stable_height,
         pool=len(core.pool), pool_octets=core.pool.octets, oldest_wait_ms=0 if oldest is None else now - oldest[1],
-        timeout_ms=core.timeout_ms, timers=dict(sorted(core.timers.armed.items())),
+        timeout_ms=core.timeout_ms, timers={name: deadline - core.shift for name, deadline in sorted(core.timers.armed.items())},
         votes=VoteStatus(height, prepared, committed, _others_than(core, tuple({*prepared, *committed}))),
         peers=peers, waiting=reason(core), left_because=view.left_because,
         evidence=tuple(core.evidence), halted=core.halted,

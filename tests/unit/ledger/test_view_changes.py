@@ -357,6 +357,17 @@ def test_a_pause_re_arms_timers_instead_of_firing_them():
     assert sent(solo.fire("progress"), ViewChange)
 
 
+def test_a_clock_that_is_set_back_delays_no_timer():
+    solo = Solo(2)
+    solo.submit(solo.tx(0, b"a=1"))
+    solo.world.now += 400
+    solo.recv(3, Status(0, 0, True, 0, 0, bytes(32), 0, 0, 5))
+    solo.world.now -= 3_600_000
+    solo.recv(3, Status(0, 0, True, 0, 0, bytes(32), 0, 0, 5))
+    assert solo.status.timers["progress"] == solo.world.now + 600
+    assert sent(solo.fire("progress"), ViewChange)
+
+
 def test_the_inclusion_timer_notices_a_censored_transaction():
     cluster = Cluster(4, timeout_ms=400, batch_delay_ms=1, block_gap_ms=5)
     victim = cluster.tx(1, b"victim=1")
