@@ -170,8 +170,8 @@ abstract contract Consortium is IConsortium, ReentrancyGuardTransient {
         ) revert ConsortiumBadHeader();
         bytes memory set = validators;
         _checkSet(set);
-        for (uint256 at = 0; at < set.length; at += _ADDRESS) {
-            Server storage s = _servers[_idOf(_addressAt(set, at))];
+        for (uint256 offset = 0; offset < set.length; offset += _ADDRESS) {
+            Server storage s = _servers[_idOf(_addressAt(set, offset))];
             if (s.stake < MIN_STAKE || s.unbondAt != 0) revert ConsortiumBadStake();
         }
         page = _write(set);
@@ -270,8 +270,8 @@ abstract contract Consortium is IConsortium, ReentrancyGuardTransient {
 
     function _isValidator(address signer) private view returns (bool) {
         bytes memory page = _head.page.code;
-        for (uint256 at = 1; at < page.length; at += _ADDRESS) {
-            if (_addressAt(page, at) == signer) return true;
+        for (uint256 offset = 1; offset < page.length; offset += _ADDRESS) {
+            if (_addressAt(page, offset) == signer) return true;
         }
         return false;
     }
@@ -283,20 +283,20 @@ abstract contract Consortium is IConsortium, ReentrancyGuardTransient {
             length % _ADDRESS != 0 || length < _MIN_VALIDATORS * _ADDRESS || length > _MAX_VALIDATORS * _ADDRESS
         ) revert ConsortiumBadValidators();
         unchecked {
-            for (uint256 at = 0; at < length; at += _ADDRESS) {
-                address validator = _addressAt(set, at);
+            for (uint256 offset = 0; offset < length; offset += _ADDRESS) {
+                address validator = _addressAt(set, offset);
                 if (validator == address(0)) revert ConsortiumBadValidators();
-                for (uint256 earlier = 0; earlier < at; earlier += _ADDRESS) {
+                for (uint256 earlier = 0; earlier < offset; earlier += _ADDRESS) {
                     if (_addressAt(set, earlier) == validator) revert ConsortiumBadValidators();
                 }
             }
         }
     }
 
-    /// @dev Assembly: the 20 octets at an odd place of a packed list; callers keep `at` inside.
-    function _addressAt(bytes memory set, uint256 at) private pure returns (address value) {
+    /// @dev Assembly: the 20 octets at an odd place of a packed list; callers keep `offset` inside.
+    function _addressAt(bytes memory set, uint256 offset) private pure returns (address value) {
         assembly ("memory-safe") {
-            value := shr(96, mload(add(add(set, 0x20), at)))
+            value := shr(96, mload(add(add(set, 0x20), offset)))
         }
     }
 

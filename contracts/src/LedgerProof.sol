@@ -53,20 +53,20 @@ library LedgerProof {
         }
     }
 
-    /// @notice The 32 octets of `data` from `at` on; zero octets stand behind the end of calldata. Unchecked on purpose:
-    /// callers have compared `at` with the length.
-    function word(bytes calldata data, uint256 at) internal pure returns (uint256 value) {
+    /// @notice The 32 octets of `data` from `offset` on; zero octets stand behind the end of calldata. Unchecked on purpose:
+    /// callers have compared `offset` with the length.
+    function word(bytes calldata data, uint256 offset) internal pure returns (uint256 value) {
         assembly ("memory-safe") {
-            value := calldataload(add(data.offset, at))
+            value := calldataload(add(data.offset, offset))
         }
     }
 
-    function epochOf(bytes calldata headers, uint256 at) internal pure returns (uint256) {
-        return word(headers, at) >> 192;
+    function epochOf(bytes calldata headers, uint256 offset) internal pure returns (uint256) {
+        return word(headers, offset) >> 192;
     }
 
-    function heightOf(bytes calldata headers, uint256 at) internal pure returns (uint256) {
-        return uint64(word(headers, at) >> 128);
+    function heightOf(bytes calldata headers, uint256 offset) internal pure returns (uint256) {
+        return uint64(word(headers, offset) >> 128);
     }
 
     function receiptRootOf(bytes calldata headers) internal pure returns (bytes32) {
@@ -81,13 +81,13 @@ library LedgerProof {
         return bytes32(word(header, _NEXT_EPOCH));
     }
 
-    /// @notice hashStruct(Header) of the packed header at `at`.
+    /// @notice hashStruct(Header) of the packed header at `offset`.
     /// @dev Assembly: thirteen words from eleven odd offsets; abi.encode of decoded fields costs 900 gas more.
-    function headerHash(bytes calldata headers, uint256 at) internal pure returns (bytes32 hash) {
+    function headerHash(bytes calldata headers, uint256 offset) internal pure returns (bytes32 hash) {
         bytes32 typeHash = HEADER_TYPEHASH;
         assembly ("memory-safe") {
             let m := mload(0x40)
-            let p := add(headers.offset, at)
+            let p := add(headers.offset, offset)
             mstore(m, typeHash)
             mstore(add(m, 0x20), shr(192, calldataload(p))) // epoch
             mstore(add(m, 0x40), shr(192, calldataload(add(p, 8)))) // height
@@ -110,11 +110,11 @@ library LedgerProof {
             // length - 1 wraps for none at all, so one comparison holds both ends.
             if (length % HEADER != 0 || length - 1 >= MAX_HEADERS * HEADER) revert LedgerProofBadHeader(length);
             hash = headerHash(headers, 0);
-            for (uint256 at = HEADER; at < length; at += HEADER) {
-                bool child = bytes32(word(headers, at + _PARENT)) == hash
-                    && heightOf(headers, at) == heightOf(headers, at - HEADER) + 1;
-                if (!child) revert LedgerProofBadLink(at / HEADER);
-                hash = headerHash(headers, at);
+            for (uint256 offset = HEADER; offset < length; offset += HEADER) {
+                bool child = bytes32(word(headers, offset + _PARENT)) == hash
+                    && heightOf(headers, offset) == heightOf(headers, offset - HEADER) + 1;
+                if (!child) revert LedgerProofBadLink(offset / HEADER);
+                hash = headerHash(headers, offset);
             }
         }
     }
@@ -166,11 +166,11 @@ library LedgerProof {
     /// @dev Assembly: 65 odd octets into the precompile's four words; they stand in scratch space and over the free
     /// pointer and the zero word, which are put back. A precompile that fails (only for want of gas) reverts, one that returns nothing is an answer. Without this
     /// difference the sender could choose a gas limit at which a valid section is skipped for ever.
-    function recoverAt(bytes32 digest, bytes calldata data, uint256 at) internal view returns (address signer) {
+    function recoverAt(bytes32 digest, bytes calldata data, uint256 offset) internal view returns (address signer) {
         uint256 half = HALF_ORDER;
         bool failed;
         assembly ("memory-safe") {
-            let p := add(data.offset, at)
+            let p := add(data.offset, offset)
             let v := byte(0, calldataload(add(p, 0x40)))
             // v - 27 wraps for smaller v, so one comparison holds both ends.
             if gt(lt(sub(v, 27), 2), gt(calldataload(add(p, 0x20)), half)) {
@@ -251,7 +251,7 @@ library LedgerProof {
     {
         assembly ("memory-safe") {
             held := lt(index, count)
-            let at := path.offset
+            let offset := path.offset
             let free := mload(0x40)
             mstore(0, 1)
             // The number of a level's last node: a left node that is not the last has a sibling.
@@ -259,15 +259,15 @@ library LedgerProof {
                 let right := shl(5, and(index, 1))
                 if or(right, lt(index, last)) {
                     mstore(add(0x20, right), node)
-                    mstore(sub(0x40, right), calldataload(at))
+                    mstore(sub(0x40, right), calldataload(offset))
                     node := keccak256(0x1f, 65)
-                    at := add(at, 0x20)
+                    offset := add(offset, 0x20)
                 }
                 index := shr(1, index)
             }
             mstore(0x40, free)
             // A path that is too short read on in calldata, one that is too long has octets left: both end elsewhere.
-            held := and(held, and(eq(at, add(path.offset, shl(5, path.length))), eq(node, root)))
+            held := and(held, and(eq(offset, add(path.offset, shl(5, path.length))), eq(node, root)))
         }
     }
 }

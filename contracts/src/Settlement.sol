@@ -148,44 +148,44 @@ contract Settlement is ISettlement, TaskMarket {
         unchecked {
             uint256 counts = payload.word(0);
             uint256 places = counts >> 248;
-            uint256 at = _COUNTS + _ROW * places;
-            if (at > payload.length) revert SettlementBadPayload(_COUNTS);
+            uint256 offset = _COUNTS + _ROW * places;
+            if (offset > payload.length) revert SettlementBadPayload(_COUNTS);
             uint256[] memory credits = new uint256[](places);
-            (at, paid) = _paySections(batchId, payload, at, uint16(counts >> 232), credits);
+            (offset, paid) = _paySections(batchId, payload, offset, uint16(counts >> 232), credits);
             uint256 fromLocks;
-            (at, fromLocks) = _payLocks(batchId, payload, at, uint16(counts >> 216), credits);
+            (offset, fromLocks) = _payLocks(batchId, payload, offset, uint16(counts >> 216), credits);
             paid += fromLocks;
-            at = _penalise(payload, at, uint8(counts >> 208), credits);
-            if (at != payload.length) revert SettlementBadPayload(at);
+            offset = _penalise(payload, offset, uint8(counts >> 208), credits);
+            if (offset != payload.length) revert SettlementBadPayload(offset);
             _credit(payload, credits);
         }
     }
 
     /// @dev A section pays all its lines or none. Skipped, never reverted: nobody signed it, it exceeds cap or balance,
     /// or its time is over.
-    function _paySections(uint64 batchId, bytes calldata payload, uint256 at, uint256 sections, uint256[] memory credits)
+    function _paySections(uint64 batchId, bytes calldata payload, uint256 offset, uint256 sections, uint256[] memory credits)
         private
         returns (uint256, uint256 paid)
     {
-        if (sections == 0) return (at, 0);
+        if (sections == 0) return (offset, 0);
         bytes32 domain = domainSeparator();
         unchecked {
             for (; sections != 0; --sections) {
-                uint256 terms = payload.word(at + 65); // cap u96, validUntil u40, k u8
-                uint256 end = at + _SECTION + _LINE * uint8(terms >> 112);
-                if (at + _SECTION > payload.length || end > payload.length) revert SettlementBadPayload(at);
-                uint256 total = _addLines(payload, at + _SECTION, end, credits);
-                address ue = LedgerProof.recoverAt(_voucherDigest(domain, terms), payload, at);
+                uint256 terms = payload.word(offset + 65); // cap u96, validUntil u40, k u8
+                uint256 end = offset + _SECTION + _LINE * uint8(terms >> 112);
+                if (offset + _SECTION > payload.length || end > payload.length) revert SettlementBadPayload(offset);
+                uint256 total = _addLines(payload, offset + _SECTION, end, credits);
+                address ue = LedgerProof.recoverAt(_voucherDigest(domain, terms), payload, offset);
                 if (_spend(ue, terms, total)) {
                     paid += total;
                 } else {
-                    _undoLines(payload, at + _SECTION, end, credits);
+                    _undoLines(payload, offset + _SECTION, end, credits);
                     emit SectionSkipped(batchId, ue, total);
                 }
-                at = end;
+                offset = end;
             }
         }
-        return (at, paid);
+        return (offset, paid);
     }
 
     /// @dev Assembly: hashStruct(Voucher) in the free octets; abi.encode would grow memory by a voucher a section.
@@ -224,16 +224,16 @@ contract Settlement is ISettlement, TaskMarket {
     }
 
     /// @dev A lock line pays iff the lock exists, is in time and large enough; what remains has deadline 0.
-    function _payLocks(uint64 batchId, bytes calldata payload, uint256 at, uint256 locks, uint256[] memory credits)
+    function _payLocks(uint64 batchId, bytes calldata payload, uint256 offset, uint256 locks, uint256[] memory credits)
         private
         returns (uint256, uint256 paid)
     {
         unchecked {
             for (; locks != 0; --locks) {
-                uint256 end = at + _LOCK_LINE;
-                if (end > payload.length) revert SettlementBadPayload(at);
-                bytes32 key = bytes32(payload.word(at));
-                uint256 amount = _addLines(payload, at + 32, end, credits);
+                uint256 end = offset + _LOCK_LINE;
+                if (end > payload.length) revert SettlementBadPayload(offset);
+                bytes32 key = bytes32(payload.word(offset));
+                uint256 amount = _addLines(payload, offset + 32, end, credits);
                 Lock storage slot = _lock[key];
                 Lock memory lock = slot;
                 // A lock that does not exist, or that is closed, has deadline 0.
@@ -242,18 +242,18 @@ contract Settlement is ISettlement, TaskMarket {
                     slot.deadline = 0;
                     paid += amount;
                 } else {
-                    _undoLines(payload, at + 32, end, credits);
+                    _undoLines(payload, offset + 32, end, credits);
                     emit LockSkipped(batchId, key);
                 }
-                at = end;
+                offset = end;
             }
         }
-        return (at, paid);
+        return (offset, paid);
     }
 
     /// @dev Adds the lines between two octets to the credits; returns their sum. Each word of `credits` is wei and tasks.
     /// Assembly: this is the loop that a thousand tasks go through, 290 gas a line instead of 620.
-    function _addLines(bytes calldata payload, uint256 at, uint256 end, uint256[] memory credits)
+    function _addLines(bytes calldata payload, uint256 offset, uint256 end, uint256[] memory credits)
         private
         view
         returns (uint256 total)
@@ -264,7 +264,7 @@ contract Settlement is ISettlement, TaskMarket {
             let places := mload(credits)
             let base := add(credits, 0x20)
             let last := add(payload.offset, end)
-            for { let p := add(payload.offset, at) } lt(p, last) { p := add(p, 12) } {
+            for { let p := add(payload.offset, offset) } lt(p, last) { p := add(p, 12) } {
                 let line := calldataload(p)
                 let receiver := shr(248, line)
                 let executor := byte(1, line)
@@ -286,10 +286,10 @@ contract Settlement is ISettlement, TaskMarket {
     }
 
     /// @dev Takes the lines of a skipped section or lock back out of the credits: `_addLines` in plain words.
-    function _undoLines(bytes calldata payload, uint256 at, uint256 end, uint256[] memory credits) private view {
+    function _undoLines(bytes calldata payload, uint256 offset, uint256 end, uint256[] memory credits) private view {
         unchecked {
-            for (; at < end; at += _LINE) {
-                uint256 line = payload.word(at);
+            for (; offset < end; offset += _LINE) {
+                uint256 line = payload.word(offset);
                 uint256 amount = uint256(uint48(line >> 192)) * uint32(line >> 160) * 1000;
                 uint256 fee = amount * LAMBDA_BPS / _BASIS_POINTS;
                 credits[line >> 248] -= fee;
@@ -299,24 +299,24 @@ contract Settlement is ISettlement, TaskMarket {
     }
 
     /// @dev Lost disputes. A batch takes at most a tenth of the stake that a server had before its first line here.
-    function _penalise(bytes calldata payload, uint256 at, uint256 penalties, uint256[] memory credits)
+    function _penalise(bytes calldata payload, uint256 offset, uint256 penalties, uint256[] memory credits)
         private
         returns (uint256)
     {
-        if (penalties == 0) return at;
+        if (penalties == 0) return offset;
         uint256[] memory fined = new uint256[](penalties); // id u16 above what it may still lose u96
         uint256 known = 0;
         uint256 burnt = 0;
         // What is taken stands in a stake, and stakes are money that came in: no sum reaches 2^96.
         unchecked {
             for (; penalties != 0; --penalties) {
-                if (at + _PENALTY > payload.length) revert SettlementBadPayload(at);
-                uint256 penalty = payload.word(at); // id u16, beneficiary u8, wei u96
+                if (offset + _PENALTY > payload.length) revert SettlementBadPayload(offset);
+                uint256 penalty = payload.word(offset); // id u16, beneficiary u8, wei u96
                 uint16 id = uint16(penalty >> 240);
                 uint256 beneficiary = uint8(penalty >> 232);
                 Server storage s = _servers[id];
                 if ((beneficiary >= credits.length && beneficiary != _BURN) || s.owner == address(0)) {
-                    revert SettlementBadPayload(at);
+                    revert SettlementBadPayload(offset);
                 }
                 uint256 i = 0;
                 while (i < known && fined[i] >> 96 != id) ++i;
@@ -331,11 +331,11 @@ contract Settlement is ISettlement, TaskMarket {
                 if (beneficiary == _BURN) burnt += taken;
                 else credits[beneficiary] += taken;
                 emit ServerPenalised(id, taken);
-                at += _PENALTY;
+                offset += _PENALTY;
             }
         }
         if (burnt != 0) _counters.burnt += uint96(burnt);
-        return at;
+        return offset;
     }
 
     /// @dev Credits and reputation sums into storage, one word a server. Sums saturate; `open` is 1 for every server.

@@ -29,8 +29,8 @@ contract PlainPayload {
         uint256 sections = number(payload, 1, 2);
         uint256 locks = number(payload, 3, 2);
         uint256 penalties = uint8(payload[5]);
-        uint256 at = 6 + 10 * places;
-        if (at > payload.length) revert PlainBadPayload(6);
+        uint256 offset = 6 + 10 * places;
+        if (offset > payload.length) revert PlainBadPayload(6);
 
         result.credits = new uint256[](places);
         result.tasks = new uint256[](places);
@@ -39,45 +39,45 @@ contract PlainPayload {
         result.lockAmounts = new uint256[](least(locks, payload.length / 44));
 
         for (uint256 i = 0; i < sections; i++) {
-            if (at + 83 > payload.length) revert PlainBadPayload(at);
-            uint256 lines = uint8(payload[at + 82]);
-            if (at + 83 + 12 * lines > payload.length) revert PlainBadPayload(at);
-            at += 83;
+            if (offset + 83 > payload.length) revert PlainBadPayload(offset);
+            uint256 lines = uint8(payload[offset + 82]);
+            if (offset + 83 + 12 * lines > payload.length) revert PlainBadPayload(offset);
+            offset += 83;
             uint256 total = 0;
             for (uint256 line = 0; line < lines; line++) {
-                total += readLine(payload, at, lambdaBps, i < sectionPaid.length && sectionPaid[i], result);
-                at += 12;
+                total += readLine(payload, offset, lambdaBps, i < sectionPaid.length && sectionPaid[i], result);
+                offset += 12;
             }
             result.sectionTotals[i] = total;
         }
         for (uint256 i = 0; i < locks; i++) {
-            if (at + 44 > payload.length) revert PlainBadPayload(at);
+            if (offset + 44 > payload.length) revert PlainBadPayload(offset);
             result.lockAmounts[i] =
-                readLine(payload, at + 32, lambdaBps, i < lockPaid.length && lockPaid[i], result);
-            at += 44;
+                readLine(payload, offset + 32, lambdaBps, i < lockPaid.length && lockPaid[i], result);
+            offset += 44;
         }
         for (uint256 i = 0; i < penalties; i++) {
-            if (at + 15 > payload.length) revert PlainBadPayload(at);
-            uint256 beneficiary = uint8(payload[at + 2]);
-            if (beneficiary >= places && beneficiary != 255) revert PlainBadPayload(at);
-            if (number(payload, at, 2) >= serverCount) revert PlainBadPayload(at);
-            at += 15;
+            if (offset + 15 > payload.length) revert PlainBadPayload(offset);
+            uint256 beneficiary = uint8(payload[offset + 2]);
+            if (beneficiary >= places && beneficiary != 255) revert PlainBadPayload(offset);
+            if (number(payload, offset, 2) >= serverCount) revert PlainBadPayload(offset);
+            offset += 15;
         }
-        if (at != payload.length) revert PlainBadPayload(at);
+        if (offset != payload.length) revert PlainBadPayload(offset);
         for (uint256 place = 0; place < places; place++) {
             if (number(payload, 6 + 10 * place, 2) >= serverCount) revert PlainBadPayload(6 + 10 * place);
         }
     }
 
-    function readLine(bytes calldata payload, uint256 at, uint256 lambdaBps, bool paid, Result memory result)
+    function readLine(bytes calldata payload, uint256 offset, uint256 lambdaBps, bool paid, Result memory result)
         private
         pure
         returns (uint256 amount)
     {
-        uint256 receiver = uint8(payload[at]);
-        uint256 executor = uint8(payload[at + 1]);
-        if (receiver >= result.credits.length || executor >= result.credits.length) revert PlainBadPayload(at);
-        amount = number(payload, at + 2, 6) * number(payload, at + 8, 4) * 1000;
+        uint256 receiver = uint8(payload[offset]);
+        uint256 executor = uint8(payload[offset + 1]);
+        if (receiver >= result.credits.length || executor >= result.credits.length) revert PlainBadPayload(offset);
+        amount = number(payload, offset + 2, 6) * number(payload, offset + 8, 4) * 1000;
         if (paid) {
             uint256 fee = amount * lambdaBps / 10_000;
             result.credits[receiver] += fee;
@@ -86,8 +86,8 @@ contract PlainPayload {
         }
     }
 
-    function number(bytes calldata data, uint256 at, uint256 octets) private pure returns (uint256 value) {
-        for (uint256 i = at; i < at + octets; i++) {
+    function number(bytes calldata data, uint256 offset, uint256 octets) private pure returns (uint256 value) {
+        for (uint256 i = offset; i < offset + octets; i++) {
             value = value << 8 | uint8(data[i]);
         }
     }

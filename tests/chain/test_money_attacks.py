@@ -324,7 +324,7 @@ def test_reputation_sums_saturate(world: World) -> None:
     slot = int.from_bytes(keccak(bytes(32) + (4).to_bytes(32, "big")), "big")
     full = (2**56 - 5) << 96 | (2**56 - 5) << 152 | (2**40 - 1) << 208 | 1 << 248
     world.evm.insert_account_storage(hexed(world.market), slot, full)
-    world.settle(Payload((ServerRow(0, 4, 2**32 - 1),), (world.section(world.ue("ue"), [Line(0, 0, 1, 1)]),)))
+    world.settle(Payload((ServerRow(0, 9, 2**32 - 1),), (world.section(world.ue("ue"), [Line(0, 0, 1, 1)]),)))
     assert world.view("earned", 0) == (1_000, 2**56 - 1, 2**56 - 1, 2**40 - 1)
 
 
