@@ -5,7 +5,7 @@ commit certificates. Nothing is signed anew: what was signed last is sent again 
 restart can never make two different votes for one place.
 """
 
-from edgora.ledger import chain, views
+from edgora.ledger import chain, checkpoints, views
 from edgora.ledger.effects import ALL, DurableState, SnapshotImage
 from edgora.ledger.normal import catch_up
 from edgora.ledger.state import Accepted, ChainState, Core
@@ -167,3 +167,4 @@ def _say_again(core: Core) -> None:
     own = core.checkpoints.own
     if own is not None and own.body.height > core.checkpoints.stable_height:
         core.send(ALL, own)
+        checkpoints.count(core, core.me, own)

@@ -9,7 +9,6 @@ Rule 3: a committed header names results of blocks that we executed; if ours dif
 
 from edgora.ledger import checkpoints
 from edgora.ledger.effects import Answer, Executed
-from edgora.ledger.pool import Admission
 from edgora.ledger.state import Core, Known
 from edgora.wire.codec import encode
 from edgora.wire.hashing import merkle_root
@@ -245,7 +244,7 @@ def _commit(core: Core, known: Known, certificate: Certificate | None) -> None:
         chain.results_height = header.height
     core.out.executed.append(Executed(known.block, certificate, result.receipts, result.events, result.state_root))
     for entry, why in core.pool.executed(known.block.txs, known.hashes, core.now, header.height):
-        if entry.own and why is Admission.EXPIRED:
+        if entry.own:
             core.out.answers.append(Answer(entry.hash, admitted=False, reason=why.name))
     _settle_view(core, known, result.unconsumed)
     _drop_siblings(core, known)

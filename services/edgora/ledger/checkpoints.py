@@ -26,7 +26,7 @@ from edgora.wire.pbft import (
     WalView,
 )  # fmt: skip
 
-__all__ = ["compact", "make_stable", "on_checkpoint", "release", "take"]
+__all__ = ["compact", "count", "make_stable", "on_checkpoint", "release", "take"]
 
 _VOTES_PER_SIGNER = 4
 """Checkpoint heights of one signer that are kept while they are not stable; the highest ones win."""
@@ -39,13 +39,14 @@ def take(core: Core) -> None:
     core.checkpoints.states[header.height] = (header, frozen)
     core.out.snapshot = SnapshotImage(header, frozen.root, frozen.merged())
     if not core.may_sign:
+        _settle(core, header.height)
         return
     body = CheckpointBody(core.config.epoch, header.height, core.chain.head_hash, frozen.root)
     vote = CheckpointVote(core.config.epoch, body, core.sign(body))
     core.checkpoints.own = vote
     core.persist(WalCheckpoint(core.config.epoch, body, vote.signature), sync=True)
     core.send(ALL, vote)
-    _count(core, core.me, vote)
+    count(core, core.me, vote)
 
 
 def on_checkpoint(core: Core, peer: int, vote: CheckpointVote) -> None:
@@ -63,10 +64,11 @@ def on_checkpoint(core: Core, peer: int, vote: CheckpointVote) -> None:
     if earlier is not None:
         evidence.double_checkpoint(core, peer, earlier, vote)
         return
-    _count(core, peer, vote)
+    count(core, peer, vote)
 
 
-def _count(core: Core, signer: int, vote: CheckpointVote) -> None:
+def count(core: Core, signer: int, vote: CheckpointVote) -> None:
+    """Keep a checked vote, the highest few of each signer, and look whether its checkpoint is stable now."""
     state, height = core.checkpoints, vote.body.height
     state.votes.setdefault(height, {})[signer] = vote
     mine = sorted(h for h, votes in state.votes.items() if signer in votes)
@@ -74,11 +76,19 @@ def _count(core: Core, signer: int, vote: CheckpointVote) -> None:
         del state.votes[surplus][signer]
         if not state.votes[surplus]:
             del state.votes[surplus]
-    equal = [(s, v.signature) for s, v in state.votes.get(height, {}).items() if v.body == vote.body]
-    if len(equal) >= core.q:
-        certificate = certify_checkpoint(vote.body, equal, core.q)
-        core.check.trust(certificate)
-        make_stable(core, certificate)
+    _settle(core, height)
+
+
+def _settle(core: Core, height: int) -> None:
+    """Make the checkpoint of this height stable if q votes for it are equal."""
+    votes = core.checkpoints.votes.get(height, {})
+    for body in {vote.body: None for vote in votes.values()}:
+        equal = [(signer, vote.signature) for signer, vote in votes.items() if vote.body == body]
+        if len(equal) >= core.q:
+            certificate = certify_checkpoint(body, equal, core.q)
+            core.check.trust(certificate)
+            make_stable(core, certificate)
+            return
 
 
 def make_stable(core: Core, certificate: CheckpointCertificate) -> None:

@@ -296,10 +296,20 @@ class Selection:
                 self._arrived(following)
 
     def close(self, height: int) -> list[Entry]:
-        """The batch as a block's content; what expired meanwhile is left out."""
-        batch = [e for e in self.batch if self._pool.get(e.hash) is e and e.signed.tx.valid_until >= height]
+        """The batch as a block's content; what expired meanwhile is left out, and what it leaves behind a gap."""
+        closed: list[Entry] = []
+        broken: set[Lane] = set()
+        for entry in self.batch:
+            live = self._pool.get(entry.hash) is entry and entry.signed.tx.valid_until >= height
+            if live and entry.lane not in broken:
+                closed.append(entry)
+                continue
+            self._taken.discard(entry.hash)
+            if entry.lane not in broken:
+                broken.add(entry.lane)
+                self._frontier[entry.lane] = entry.signed.tx.seq
         self.batch, self.octets = [], 0
-        return batch
+        return closed
 
     def committed(self, hashes: Sequence[bytes], unconsumed: Iterable[Lane]) -> None:
         """Forget what is executed; look at lanes again whose transactions consumed nothing."""

@@ -7,7 +7,7 @@ chunk. If the peers move on to a newer checkpoint meanwhile, buckets that did no
 """
 
 from edgora.ledger import chain, checkpoints
-from edgora.ledger.effects import SnapshotImage
+from edgora.ledger.effects import Answer, SnapshotImage
 from edgora.ledger.state import ChainState, Core, Fetch, SnapshotFetch
 from edgora.ledger.tree import bucket_hash, fold
 from edgora.wire.codec import encode
@@ -151,7 +151,9 @@ def _install(core: Core, fetch: SnapshotFetch) -> None:
     chain.learn_valid(core, offer.certificate)
     if core.chain.best is not None and core.chain.best.vote.block_hash == body.block_hash:
         core.chain.certificates[header.height] = core.chain.best
-    core.pool.resettle(core.now, header.height)
+    for entry, why in core.pool.resettle(core.now, header.height):
+        if entry.own:
+            core.out.answers.append(Answer(entry.hash, admitted=False, reason=why.name))
     core.view.selection = None
     _forget_below(core, header.height)
     frozen = core.executor.freeze()

@@ -303,3 +303,16 @@ def test_a_block_committed_by_a_descendant_that_is_known_by_header_only_stays_co
     assert [e.block.header for e in effects.executed] == [chain[0]]
     assert effects.sync
     assert solo.reborn().status.height == 1
+
+
+def test_an_own_checkpoint_vote_counts_again_after_a_restart():
+    cluster = Cluster(4, checkpoint_interval=4, block_txs=1)
+    cluster.crash(3)  # so that all three votes are needed
+    cluster.lose = lambda _src, _dest, message: isinstance(message, CheckpointVote)
+    cluster.order_all(5)
+    cluster.run(50)
+    assert {node.status().checkpoint for node in cluster.nodes.values()} == {0}
+    for i in range(3):
+        cluster.restart(i)
+    cluster.lose = lambda *_: False
+    assert cluster.run(3_000, lambda: {node.status().checkpoint for node in cluster.nodes.values()} == {4})

@@ -180,6 +180,20 @@ def test_accounts_always_add_up_and_batches_are_executable(actions):
         assert set(bench.pool.ready) == heads
 
 
+def test_what_stands_behind_an_expired_number_is_not_proposed_into_a_gap():
+    bench = Bench()
+    bench.add(0, 0, valid_until=3)
+    bench.add(0, 1)
+    selection = Selection(bench.pool, bench.executor, bench.params, [])
+    selection.fill(3)
+    assert not selection.close(4)
+    for _ in range(3):
+        bench.order()  # now it has left the pool
+    bench.add(0, 0, payload=b"b=1", valid_until=90)
+    selection.fill(5)
+    assert [(e.signed.tx.seq, e.signed.tx.valid_until) for e in selection.close(5)] == [(0, 90), (1, 4_000)]
+
+
 # ---- through the replica ---------------------------------------------------------------------------------------------
 
 
