@@ -1,11 +1,15 @@
 """A consortium for tests: genesis, keys that follow from labels, and signed transactions of the counter application."""
 
+import contextlib
+import itertools
+import os
+import socket
 from pathlib import Path
 
 from edgora.adapters.links import Identity, LinkLimits, Links
 from edgora.adapters.memory_links import MemoryNetwork
 from edgora.adapters.system_clock import SystemClock
-from edgora.adapters.tls_links import TlsCarrier, tls_links
+from edgora.adapters.tls_links import tls_links
 from edgora.crypto.links import LinkKey
 from edgora.crypto.sign import SigningKey
 from edgora.lab.sim.counter import CounterApp, CounterOp, Do
@@ -14,6 +18,7 @@ from edgora.wire.genesis import ConsensusParams, Genesis, GenesisServer, Genesis
 from edgora.wire.ledger import Kind, SignedTx, Tx, tx_hash
 from edgora.wire.market import MarketParams
 
+_OFFSET = itertools.count()
 CLIENT = SigningKey.derived("client")
 SMALL_SEGMENTS = 256 * 1024
 
@@ -59,18 +64,14 @@ class Wires:
         self._ports: list[int] = []
 
     async def reserve(self) -> None:
-        """Find free ports for TLS."""
+        """Find free ports for TLS, below the range that outgoing connections are given, so that none is taken away."""
         if self.kind == "tls":
-            genesis = self.consortium.genesis
-            keys = [v.link_key for v in genesis.validators]
-            carriers = [
-                TlsCarrier(key, i, keys, [], LinkEndpoint("127.0.0.1", 0)) for i, key in enumerate(self.consortium.link)
-            ]
-            for carrier in carriers:
-                await carrier.listen(_nobody)
-            self._ports = [carrier.port for carrier in carriers]
-            for carrier in carriers:
-                await carrier.close()
+            candidates = itertools.count(20_000 + next(_OFFSET) * 16 + os.getpid() % 500 * 20)
+            while len(self._ports) < len(self.consortium.link):
+                port = 20_000 + next(candidates) % 12_000
+                with socket.socket() as probe, contextlib.suppress(OSError):
+                    probe.bind(("127.0.0.1", port))
+                    self._ports.append(port)
 
     @property
     def endpoints(self) -> list[LinkEndpoint]:
@@ -81,10 +82,6 @@ class Wires:
         if self.kind == "memory":
             return self.network.links(identity, self.clock, limits)
         return tls_links(identity, self.endpoints, self.clock, limits=limits)
-
-
-async def _nobody(stream: object) -> None:
-    del stream
 
 
 def write_files(consortium: Consortium, folder: Path, endpoints: list[LinkEndpoint]) -> list[Path]:

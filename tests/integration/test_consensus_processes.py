@@ -77,6 +77,8 @@ class Processes:
         tx, digest = self.cancel(seq)
         async with asyncio.timeout(LIMIT_S):
             while True:
+                if self.running[index].returncode is not None:
+                    raise AssertionError(await self.ended(self.running[index]))
                 with contextlib.suppress(Unavailable):
                     admission = await link.submit(tx, digest)
                     assert admission.admitted or admission.reason == "DUPLICATE", admission
@@ -131,7 +133,7 @@ async def test_four_processes_commit_through_their_sockets_and_survive_kills(pro
     assert await (await processes.link(1)).call(2, b"again", 5_000) == b"\x01again"
 
     # The heights of a link go on over the restart, and all agree on what was committed.
-    top = min([(await (await processes.link(i)).status()).committed_height for i in range(4)])
+    top = min([(await (await processes.link(i)).status()).executed_height for i in range(4)])
     hashes = set()
     for index in range(4):
         with SqliteReader(
