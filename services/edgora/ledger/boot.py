@@ -79,7 +79,8 @@ class _Log:
         if known is None:
             raise Broken(f"the log holds a block of height {record.block.header.height} whose body is not its header's")
         known.logged = True
-        core.chain.known[block_hash] = known
+        if block_hash not in core.chain.known:
+            core.chain.keep(known)
 
 
 def boot(core: Core, state: DurableState) -> None:

@@ -52,11 +52,13 @@ def identify(core: Core, block: Block, block_hash: bytes) -> Known | None:
 def remember(core: Core, known: Known) -> Known:
     """Keep a body; the one already here, if there is one."""
     chain = core.chain
-    present = chain.known.setdefault(known.hash, known)
-    chain.headers.pop(known.hash, None)
-    if present is known and len(chain.known) - len(chain.committed) > _ABANDONED * core.params.buffer:
+    present = chain.known.get(known.hash)
+    if present is not None:
+        return present
+    chain.keep(known)
+    if len(chain.known) - len(chain.committed) > _ABANDONED * core.params.buffer:
         _evict(core, known)
-    return present
+    return known
 
 
 def _evict(core: Core, newest: Known) -> None:
@@ -275,9 +277,9 @@ def _settle_view(core: Core, known: Known, unconsumed: tuple[tuple[bytes, int], 
 def _drop_siblings(core: Core, known: Known) -> None:
     """Forget bodies that lost against the committed block; their transactions are in the pool since acceptance."""
     chain, height = core.chain, known.header.height
-    losers = [k.hash for k in chain.known.values() if k.header.height == height and k.hash != known.hash]
-    for block_hash in losers:
-        del chain.known[block_hash]
+    for block_hash in chain.at_height.pop(height, ()):
+        if block_hash != known.hash:
+            chain.known.pop(block_hash, None)
     for block_hash in [h for h, header in chain.headers.items() if header.height <= height]:
         del chain.headers[block_hash]
     for block_hash in [h for h, c in chain.heard.items() if c.vote.height <= height]:

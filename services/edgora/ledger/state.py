@@ -70,6 +70,8 @@ class ChainState:
     """Committed and executed."""
     head_hash: bytes
     known: dict[bytes, Known] = field(default_factory=dict)
+    at_height: dict[int, list[bytes]] = field(default_factory=dict)
+    """Hashes of the known blocks above the head, by height."""
     headers: dict[bytes, Header] = field(default_factory=dict)
     """Headers that we learnt without their bodies (from view changes and state transfer)."""
     committed: dict[int, bytes] = field(default_factory=dict)
@@ -93,6 +95,12 @@ class ChainState:
     """When the head was committed here."""
     retained_octets: int = 0
     """Octets of the committed blocks in memory."""
+
+    def keep(self, known: Known) -> None:
+        """Add a body that is not known yet."""
+        self.known[known.hash] = known
+        self.at_height.setdefault(known.header.height, []).append(known.hash)
+        self.headers.pop(known.hash, None)
 
     def header(self, block_hash: bytes) -> Header | None:
         """A header by its hash: of the head, of a known block, or one that came without its body."""

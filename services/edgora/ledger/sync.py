@@ -234,8 +234,8 @@ def on_put_blocks(core: Core, peer: int, message: PutBlocks) -> None:
         if known is None:
             core.fault(peer, "a block whose body is not its header's")
             return
-        core.chain.known[block_hash] = known
-        core.chain.headers.pop(block_hash, None)
+        if block_hash not in core.chain.known:
+            core.chain.keep(known)
     for header in message.links:
         if header.height > core.chain.head.height and header.hash not in core.chain.known:
             core.chain.headers[header.hash] = header

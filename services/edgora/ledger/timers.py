@@ -81,15 +81,20 @@ def _heartbeat_deadline(core: Core) -> int | None:
 
 def update(core: Core) -> None:
     """Derive all deadlines anew."""
-    view, timers = core.view, core.timers
-    core.set_timer("progress", _progress_deadline(core))
-    core.set_timer("inclusion", _inclusion_deadline(core))
-    core.set_timer("heartbeat", _heartbeat_deadline(core))
+    view, timers, params = core.view, core.timers, core.params
     waits = not view.active and core.may_sign
     since = timers.new_view_since
-    core.set_timer("view", since + core.timeout_ms if waits and since is not None else None)
-    core.set_timer("resend", timers.resent_ms + core.params.resend_view_change_ms if waits else None)
-    core.set_timer("status", timers.status_ms + core.params.status_interval_ms if core.peers else None)
+    armed = timers.armed
+    for name, deadline in (
+        ("progress", _progress_deadline(core)),
+        ("inclusion", _inclusion_deadline(core)),
+        ("heartbeat", _heartbeat_deadline(core)),
+        ("view", since + core.timeout_ms if waits and since is not None else None),
+        ("resend", timers.resent_ms + params.resend_view_change_ms if waits else None),
+        ("status", timers.status_ms + params.status_interval_ms if core.peers else None),
+    ):
+        if armed.get(name) != deadline:
+            core.set_timer(name, deadline)
 
 
 def on_timer(core: Core, name: str) -> None:

@@ -138,19 +138,21 @@ def _install(core: Core, fetch: SnapshotFetch) -> None:
     state = {key: value for number in range(BUCKETS) for key, value in fetch.buckets[number]}
     core.executor.restore(header, state, body.state_root)
     old = core.chain
-    above = {k.hash: k for k in old.known.values() if k.header.height > header.height}
     core.chain = ChainState(
-        header, body.block_hash, above,
-        {h: x for h, x in old.headers.items() if x.height > header.height},
-        best=old.best, tip=old.tip, wake_at=core.application.wake_at(), committed_ms=core.now,
-        results_height=core.executor.latest_receipts(), results_since=core.now,
+        header, body.block_hash, best=old.best, tip=old.tip, wake_at=core.application.wake_at(),
+        committed_ms=core.now, results_height=core.executor.latest_receipts(), results_since=core.now,
+        heard={name: c for name, c in old.heard.items() if c.vote.height > header.height},
     )  # fmt: skip
-    for link in offer.links:
-        if (link_hash := link.hash) not in above:
+    for known in old.known.values():
+        if known.header.height > header.height:
+            core.chain.keep(known)
+    for link in (*old.headers.values(), *offer.links):
+        link_hash = link.hash
+        if link.height > header.height and link_hash not in core.chain.known:
             core.chain.headers[link_hash] = link
     chain.learn_valid(core, offer.certificate)
-    if core.chain.best is not None and core.chain.best.vote.block_hash == body.block_hash:
-        core.chain.certificates[header.height] = core.chain.best
+    if offer.certificate.vote.block_hash == body.block_hash:
+        core.chain.certificates[header.height] = offer.certificate
     for entry, why in core.pool.resettle(core.now, header.height):
         if entry.own:
             core.out.answers.append(Answer(entry.hash, admitted=False, reason=why.name))
