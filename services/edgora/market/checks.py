@@ -203,10 +203,8 @@ def _placeable(core: Core, offer: Offer) -> None:
 
 
 def _auditable(core: Core, offer: Offer) -> None:
-    able = sum(
-        1 for server in core.state.servers.values()
-        if server.advert is not None and run_ms(offer.fuel_limit, server.advert.speed) <= core.params.audit_max_ms
-    )  # fmt: skip
+    adverts = (server.advert for server in core.state.servers.values() if not server.leaving)
+    able = sum(a is not None and run_ms(offer.fuel_limit, a.speed) <= core.params.audit_max_ms for a in adverts)
     if able < core.f + 1:
         raise Refusal(Code.NOT_AUDITABLE, able, core.f + 1)
 

@@ -103,7 +103,9 @@ def attack(name: str) -> str | None:
 def in_process_of_its_own(name: str) -> tuple[bool, str]:
     """(whether something was found, what) for a mutant; "" is the sound market."""
     done = subprocess.run([sys.executable, __file__, "--attack", name], capture_output=True, text=True, check=False)
-    return done.returncode == 3, (done.stdout or done.stderr).strip()
+    if done.returncode not in {0, 3}:
+        raise RuntimeError(f"the run against {name or 'the sound market'!r} broke down: {done.stderr.strip()}")
+    return done.returncode == 3, done.stdout.strip()
 
 
 def main(names: list[str]) -> int:
