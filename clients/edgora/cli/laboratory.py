@@ -56,11 +56,14 @@ def print_report(report: "Report") -> None:
     table("latency, ms", ["stage", "tasks", "p50", "p99", "from .. to"], [
         (x.stage, x.tasks, x.p50, x.p99, x.what) for x in report.latency_ms
     ])  # fmt: skip
-    table("rounds", ["round", "tasks", "winner", "value Gwei", "greedy", "optimum", "share", "proposals"], [
+    table("rounds", ["round", "tasks", "winner", "Gwei", "greedy", "optimum", "share", "taken, refused, late", "why"], [
         (r.round, r.tasks, r.winner, f"{r.value / 1e9:.0f}", f"{r.greedy / 1e9:.0f}",
          f"{r.optimum / 1e9:.0f}{'' if r.proven else ' (bound)'}", f"{100 * r.value / r.optimum:.2f} %" if r.optimum else "-",
-         f"{r.proposals} + {r.refused} refused") for r in report.rounds
+         f"{r.proposals}, {r.refused}, {r.late}", r.why) for r in report.rounds
     ])  # fmt: skip
+    silent = [(r.round, words) for r in report.rounds if not r.proposals for words in r.skipped]
+    if silent:
+        table("rounds without a proposal", ["round", "why"], silent)
     m = report.money
     table("money, wei", ["what", "by the ledger", "on the chain", ""], [
         (what, ledger, chain, "equal" if ledger == chain else "NOT EQUAL") for what, (ledger, chain) in m.checks.items()

@@ -3,6 +3,7 @@
 Exit codes: 0 ok, 1 failed, 2 bad usage or bad input (README.md 2).
 """
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
@@ -16,7 +17,7 @@ from edgora.wire.errors import EdgoraError, Refused, RuleRefused
 
 __all__ = ["console", "fail", "missing_extra", "progress", "show", "table"]
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150)
 progress = Console(stderr=True)
 
 

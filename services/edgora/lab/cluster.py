@@ -32,6 +32,7 @@ from edgora.market.machine import Market
 from edgora.node.app import ApiNode, NodeKeys
 from edgora.node.consensus import ConsensusNode
 from edgora.node.settings import AdvertSettings, NodeSettings
+from edgora.ports.bus import Skipped
 from edgora.wire.errors import Unavailable
 
 __all__ = ["Cluster", "EmbeddedNode"]
@@ -101,6 +102,14 @@ class Cluster:
         """Where each server stands, metres."""
         servers = [self.scenario.server(i) for i in range(self.scenario.consortium.nodes)]
         return {i: (s.x_m, s.y_m) for i, s in enumerate(servers)}
+
+    def skipped(self) -> dict[int, list[Skipped]]:
+        """By round: which allocators made no proposal, and why."""
+        found: dict[int, list[Skipped]] = {}
+        for node in self.nodes:
+            for number, skips in node.api.skipped.items():
+                found.setdefault(number, []).extend(skips)
+        return found
 
     async def start(self) -> None:
         """Chain, contract, nodes, allocators; returns when every node's REST is ready."""

@@ -13,20 +13,23 @@ import msgspec
 
 from edgora.allocator import registry
 from edgora.allocator.live import LiveRound
+from edgora.market.reasons import sentence, skipped_sentence, verdict
+from edgora.ports.bus import Skipped
 from edgora.ports.chain import Chain
 from edgora.ports.store import BlockReader
 from edgora.ue.fleet import FleetRun, TaskRecord
 from edgora.wire.codec import decode, from_u96, from_u128
 from edgora.wire.genesis import Genesis
+from edgora.wire.ledger import Kind
 from edgora.wire.market import (
+    Allocation,
     BatchClosed,
     BatchFrozen,
+    Code,
     Deposited,
     Event,
     FactApplied,
     Instance,
-    ProposalAccepted,
-    ProposalRefused,
     ResultFiled,
     RoundClosed,
     RoundOpened,
@@ -69,7 +72,14 @@ class RoundLine(msgspec.Struct, kw_only=True):
     optimum: int
     proven: bool
     proposals: int
+    """Accepted ones."""
     refused: int
+    late: int
+    """Ordered when the round was over."""
+    why: str
+    """Why that plan won, in words."""
+    skipped: list[str]
+    """Which allocators made no proposal, and why."""
 
 
 class Money(msgspec.Struct, kw_only=True):
@@ -182,19 +192,37 @@ def _optimum(instance: Instance) -> tuple[int, bool]:
     return (value, True) if bound - value <= max(1, value // 10**7) else (bound, False)
 
 
-def _rounds(events: Sequence[_Timed]) -> list[RoundLine]:
+def _late_proposals(store: BlockReader) -> Counter[int]:
+    """By round: proposals that were ordered when it was over. They change nothing, so no event tells of them."""
+    late: Counter[int] = Counter()
+    for height in range(1, store.height() + 1):
+        stored = store.block(height)
+        if stored is None:
+            continue
+        for signed, receipt in zip(stored.block.txs, stored.receipts, strict=True):
+            if signed.tx.kind == Kind.ALLOCATION and receipt.code in {Code.NO_ROUND, Code.WRONG_ROUND}:
+                late[decode(signed.tx.payload, Allocation).round] += 1
+    return late
+
+
+def _rounds(
+    events: Sequence[_Timed], late: Mapping[int, int], skipped: Mapping[int, Sequence[Skipped]], prefer: str
+) -> list[RoundLine]:
     instances = {e.instance.round: e.instance for _, e in _of(events, RoundOpened)}
-    proposals = Counter(e.round for _, e in _of(events, ProposalAccepted))
-    refused = Counter(e.round for _, e in _of(events, ProposalRefused))
     lines = []
     for _, closed in _of(events, RoundClosed):
         instance = instances[closed.round]
         optimum, proven = _optimum(instance)
+        behind = late.get(closed.round, 0)
         lines.append(RoundLine(
             round=closed.round, tasks=len(instance.tasks), winner="greedy" if closed.winner is None else closed.policy,
             winner_server=closed.winner, value=from_u128(closed.value), greedy=from_u128(closed.greedy),
             bound=None if closed.bound is None else from_u128(closed.bound), optimum=optimum, proven=proven,
-            proposals=proposals[closed.round], refused=refused[closed.round],
+            proposals=len(closed.accepted), refused=len(closed.refused), late=behind,
+            why=sentence(verdict(closed, behind, prefer)),
+            skipped=[
+                f"server {s.node}, {s.policy}: {skipped_sentence(s.reason)}" for s in skipped.get(closed.round, ())
+            ],
         ))  # fmt: skip
     return lines
 
@@ -268,11 +296,14 @@ def _problems(records: Sequence[TaskRecord], money: Money, rounds: Sequence[Roun
 
 async def report_run(
     genesis: Genesis, name: str, seed: int, chain_kind: str, chain: Chain, store: BlockReader, run: FleetRun,
-    settle_gas: Callable[[], Mapping[str, float]],
+    settle_gas: Callable[[], Mapping[str, float]], skipped: Mapping[int, Sequence[Skipped]],
 ) -> Report:  # fmt: skip
-    """Put the report together. settle_gas gives what settlements cost, as the relayers saw it."""
+    """Put the report together.
+
+    settle_gas gives what settlements cost, as the relayers saw it; skipped, by round, the allocators without a proposal.
+    """
     events = read_events(store)
-    rounds = _rounds(events)
+    rounds = _rounds(events, _late_proposals(store), skipped, genesis.market.prefer)
     money = await _money(genesis, events, chain, [bytes.fromhex(a[2:]) for a in run.addresses])
     records = sorted(run.records, key=lambda r: r.number)
     settled = len(_of(events, TaskSettled))

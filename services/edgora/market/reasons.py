@@ -9,13 +9,15 @@ adds with the codes of NODE_CODES, and the sentence is still made here.
 from collections.abc import Iterator
 
 from edgora.market.machine import Market
+from edgora.market.receipts import GWEI
 from edgora.market.records import Server, Task
 from edgora.market.rules import exclusion, pair_value, room_of
 from edgora.market.settlement import freeze_at_ms
+from edgora.wire.codec import from_u128
 from edgora.wire.ledger import LedgerCode
-from edgora.wire.market import Code, Reason, TaskState, refusal_sentence
+from edgora.wire.market import Code, Reason, RoundClosed, TaskState, refusal_sentence
 
-__all__ = ["NODE_CODES", "sentence", "server_reason", "why"]
+__all__ = ["NODE_CODES", "sentence", "server_reason", "skipped_sentence", "verdict", "why"]
 
 NODE_CODES = ("NOT_ORDERED", "INPUT_NOT_FETCHED", "RESULT_HELD")
 """Reasons that a node adds: (votes, quorum), (octets fetched, octets in all), (holders so far, holders needed)."""
@@ -67,6 +69,14 @@ _SENTENCES = {
     "LESS_VALUE": "worth {0:,} gwei there, {1:,} gwei where it went",
     "ROOM_TAKEN": "the task weighs {0:,} fuel, the plan left {1:,} of its room",
     "NOT_CHOSEN": "worth {0:,} gwei there, the winning plan left it out",
+    # how a round ended
+    "WORTH_MORE": "worth {0:,} gwei, the built-in greedy {1:,}",
+    "AS_GOOD": "worth no more than the built-in greedy's {0:,} gwei, but it places more tasks",
+    "PREFERRED": "the consortium prefers its policy: worth {0:,} gwei, the built-in greedy {1:,}",
+    "EQUAL_TO_GREEDY": "greedy counts as first, and none of {0} accepted proposals is worth more than its {1:,} gwei",
+    "PROPOSALS_REFUSED": "each of {0} proposals was refused",
+    "PROPOSALS_LATE": "{0} proposals were ordered after the round had closed",
+    "NO_PROPOSAL": "no validator's proposal was ordered",
     # batches
     "FULL": "{0:,} ended tasks waited",
     "AGE": "the oldest of {0:,} ended tasks had waited long enough",
@@ -85,6 +95,20 @@ _OF_SERVERS = {
     "CHAIN_NOT_SEEN_SINCE": "the validators have not seen the chain yet",
 }
 """Reasons without numbers: why a credit or a server's standing changed."""
+_SKIPPED = {
+    "SUPERSEDED": "round {1} was open already when it came to round {0}",
+    "LATE_ARRIVAL": "it heard of the round {1:,} ms after it was sent, {2:,} ms were allowed for everything",
+    "BUSY": "it was still busy with an earlier round, since {1:,} ms",
+    "LATE": "it had no answer within {1:,} ms",
+    "EMPTY": "none of {1} tasks fits any of {2} servers",
+    "BELOW_FLOOR": "its plan is worth {1:,} ppm of the built-in greedy's, {2:,} ppm are needed",
+    "NOT_ALLOWED": "its plan breaks a rule of the round",
+    "FAILED": "it failed",
+    "SEEN_LATE": "this node saw the round {1:,} ms after its end",
+    "ROUND_OVER": "its plan came when the round was over",
+    "NOT_SENT": "its plan was not sent, since the ledger would refuse it",
+}
+"""Why an allocator makes no proposal (ports.bus.Skipped); the first number is the round. The last three are the node's."""
 
 
 def sentence(reason: Reason) -> str:
@@ -101,6 +125,34 @@ def sentence(reason: Reason) -> str:
     if reason.code in LedgerCode.__members__:
         return refusal_sentence(LedgerCode[reason.code], numbers)
     return f"{reason.code} {numbers}"
+
+
+def skipped_sentence(reason: Reason) -> str:
+    """Why an allocator made no proposal for a round; the reason's subject names the policy, or what failed."""
+    template = _SKIPPED.get(reason.code)
+    if template is None:
+        return sentence(reason)
+    try:
+        words = template.format(*reason.numbers)
+    except IndexError:
+        return f"{reason.code} {reason.numbers}"
+    return f"{words}: {reason.subject}" if reason.code in {"FAILED", "NOT_SENT"} else words
+
+
+def verdict(closed: RoundClosed, late: int, prefer: str) -> Reason:
+    """Why this plan won its round. late: proposals that the ledger ordered after the close; prefer: the parameter."""
+    value, greedy = from_u128(closed.value) // GWEI, from_u128(closed.greedy) // GWEI
+    if closed.winner is not None:
+        if prefer and closed.policy == prefer:
+            return Reason("PREFERRED", closed.policy, (value, greedy))
+        if from_u128(closed.value) > from_u128(closed.greedy):
+            return Reason("WORTH_MORE", closed.policy, (value, greedy))
+        return Reason("AS_GOOD", closed.policy, (greedy,))
+    if closed.accepted:
+        return Reason("EQUAL_TO_GREEDY", closed.policy, (len(closed.accepted), greedy))
+    if closed.refused:
+        return Reason("PROPOSALS_REFUSED", closed.policy, (len(closed.refused),))
+    return Reason("PROPOSALS_LATE", closed.policy, (late,)) if late else Reason("NO_PROPOSAL", closed.policy)
 
 
 # ---- why is my task waiting ----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -60,7 +60,7 @@ from edgora.node.standing import Standing
 from edgora.node.stream import EventStreams
 from edgora.node.why import Explainer
 from edgora.node.workbench import Workbench
-from edgora.ports.bus import Bus
+from edgora.ports.bus import Bus, Skipped
 from edgora.ports.chain import Chain
 from edgora.ports.clock import Clock
 from edgora.ports.consensus import Consensus
@@ -120,14 +120,16 @@ class ApiNode:
         self._registration = Registration(
             post, document, None if code_hash is None else bytes.fromhex(code_hash.removeprefix("0x"))
         )
-        self._runs, facts = Runs(post, bench), ChainFacts(post)
+        self._runs, facts, rounds = Runs(post, bench), ChainFacts(post), Rounds(post)
+        self.skipped: Mapping[int, Sequence[Skipped]] = rounds.skipped
+        """By round: which of this node's allocators made no proposal, and why."""
         self.duties: tuple[Duty, ...] = (
-            self._registration, Adverts(post, chains), Rounds(post), self._runs, Draws(post, chains),
+            self._registration, Adverts(post, chains), rounds, self._runs, Draws(post, chains),
             Audits(post, bench), facts, Settle(post, reads, facts), Cleanup(post),
         )  # fmt: skip
         self._holds = Holds(post, document)
         explainer = Explainer(self.follower, clock, self._runs.progress)
-        queries = Queries(genesis, index, clock, self.follower, self._directory, explainer)
+        queries = Queries(genesis, index, clock, self.follower, self._directory, explainer, self.skipped)
         gateway = Gateway(genesis, self.follower, consensus)
         service = Service(Parts(
             genesis, index, keys, clock, self.follower, gateway, consensus, peers, blobs, runner, facts, queries,

@@ -16,17 +16,20 @@ from typing import Literal, TypeVar
 import msgspec
 
 from edgora.ports.store import StoredBlock, StoredEvent
-from edgora.wire.codec import from_u96
+from edgora.wire.codec import decode, from_u96
 from edgora.wire.eip712 import Domain
-from edgora.wire.ledger import Kind, Receipt, SignedTx
+from edgora.wire.errors import WireError
+from edgora.wire.ledger import Kind, Receipt, SignedTx, Tx
 from edgora.wire.market import (
     PAID_CODES,
+    Allocation,
     AuditDrawn,
     BatchCertified,
     BatchClosed,
     BatchFrozen,
     BatchSettled,
     Choice,
+    Code,
     Event,
     FactApplied,
     FactConflict,
@@ -50,14 +53,17 @@ from edgora.wire.market import (
     TaskRequeued,
     TaskSettled,
     TaskState,
+    refusal_numbers,
 )  # fmt: skip
 
-__all__ = ["Archive", "ArchivedEvent", "BatchRecord", "EvidenceRecord", "RoundRecord", "TaskRecord", "decode_event"]
+__all__ = ["Archive", "ArchivedEvent", "BatchRecord", "EvidenceRecord", "LateProposal", "RoundRecord", "TaskRecord", "decode_event"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 TASKS, ROUNDS, BATCHES, EVIDENCE = 20_000, 4_096, 4_096, 1_024
 RECENT_EVENTS = 4_096
+LATE_PROPOSALS = 64
+_MISSED = frozenset((Code.NO_ROUND, Code.WRONG_ROUND))
 _decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 
 
@@ -101,6 +107,15 @@ class TaskRecord:
     """Ids of the stored events that name it."""
 
 
+@dataclass(frozen=True, slots=True)
+class LateProposal:
+    """An ALLOCATION that was ordered when its round was over. The market has no event for it: it changes nothing."""
+
+    sender: bytes
+    policy: str
+    reason: Reason
+
+
 @dataclass(slots=True)
 class RoundRecord:
     instance: Instance
@@ -112,6 +127,7 @@ class RoundRecord:
     closed_height: int | None = None
     closed_ms: int | None = None
     assigned: list[TaskAssigned] = field(default_factory=list)
+    late: list[LateProposal] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -193,6 +209,8 @@ class Archive:
         tx = signed.tx
         if tx.kind == Kind.EVIDENCE:
             self.evidence.append(EvidenceRecord("LEDGER", receipt.height, None, receipt.tx_hash, tx.payload))
+        if tx.kind == Kind.ALLOCATION and receipt.code in _MISSED:
+            self._late(tx, receipt)
         if receipt.code != 0:
             return
         if tx.kind == Kind.TASK:
@@ -209,6 +227,16 @@ class Archive:
             batch = self.batches.get(msgspec.msgpack.decode(tx.payload, type=SettlementPayload).batch_id)
             if batch is not None and batch.settlement_tx is None:
                 batch.settlement_tx = receipt.tx_hash
+
+    def _late(self, tx: Tx, receipt: Receipt) -> None:
+        try:
+            allocation = decode(tx.payload, Allocation)
+        except WireError:
+            return
+        record = self.rounds.get(allocation.round)
+        if record is not None and len(record.late) < LATE_PROPOSALS:
+            reason = Reason(Code(receipt.code).name, allocation.policy, refusal_numbers(receipt.output[2:]))
+            record.late.append(LateProposal(tx.sender, allocation.policy, reason))
 
     def _fold(self, item: ArchivedEvent) -> None:
         event = item.event

@@ -4,16 +4,18 @@ Rule 1: an answer names the height that it speaks of; nothing waits, nothing cha
 Rule 2: the market's state is asked first, the archive for what the state has forgotten.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
+from edgora.market.reasons import skipped_sentence, verdict
 from edgora.market.records import FINISHED, Server
 from edgora.node import views
 from edgora.node.archive import BatchRecord, RoundRecord, TaskRecord
 from edgora.node.directory import Directory
 from edgora.node.follower import Follower
 from edgora.node.why import Explainer
+from edgora.ports.bus import Skipped
 from edgora.ports.clock import Clock
 from edgora.wire import rest
 from edgora.wire.codec import encode, from_u96, from_u128
@@ -30,6 +32,7 @@ from edgora.wire.market import (
     Choice,
     Offer,
     ProposalAccepted,
+    ProposalRefused,
     ResultCode,
     ResultFiled,
     TaskState,
@@ -59,10 +62,14 @@ class Queries:
     """Read-only view of one node's follower."""
 
     def __init__(
-        self, genesis: Genesis, index: int, clock: Clock, follower: Follower, directory: Directory, why: Explainer
-    ) -> None:
+        self, genesis: Genesis, index: int, clock: Clock, follower: Follower, directory: Directory, why: Explainer,
+        skipped: Mapping[int, Sequence[Skipped]],
+    ) -> None:  # fmt: skip
+        """skipped: by round, which of this node's allocators made no proposal."""
         self._genesis, self._index, self._clock = genesis, index, clock
         self._follower, self._directory, self._why = follower, directory, why
+        self._skipped = skipped
+        self._validators = {server.signer: server.id for server in genesis.servers}
 
     # ---- tasks
 
@@ -206,13 +213,43 @@ class Queries:
     def allocations(self, cursor: str | None, limit: int) -> rest.AllocationPage:
         newest = ((number, record) for number, record in reversed(self._follower.archive.rounds.items()))
         found, more = page(newest, cursor, limit)
-        return rest.AllocationPage(items=[_allocation(record, whole=False) for record in found], cursor=more)
+        return rest.AllocationPage(items=[self._allocation(record, whole=False) for record in found], cursor=more)
 
     def allocation(self, number: int) -> rest.Allocation:
         found = self._follower.archive.rounds.get(number)
         if found is None:
             raise NotFound(f"round {number} is not known here", field="round", fix="GET /v1/allocations lists the last")
-        return _allocation(found, whole=True)
+        return self._allocation(found, whole=True)
+
+    def _allocation(self, found: RoundRecord, *, whole: bool) -> rest.Allocation:
+        closed, instance = found.closed, found.instance
+        late = [
+            rest.Proposal(
+                validator=self._validators.get(item.sender, 0), policy=item.policy, accepted=False, value="0", bound=None,
+                solver_ms=0, reason=views.reason(item.reason),
+            )
+            for item in found.late
+        ]  # fmt: skip
+        why = None if closed is None else verdict(closed, len(late), self._genesis.market.prefer)
+        return rest.Allocation(
+            round=instance.round, opened_height=found.opened_height, opened_ms=found.opened_ms,
+            closed_height=found.closed_height, closed_ms=found.closed_ms, digest=views.hex_of(found.digest),
+            tasks=len(instance.tasks), servers=len(instance.servers),
+            instance=views.instance(instance) if whole else None,
+            winner=None if closed is None else closed.policy,
+            winner_validator=None if closed is None else closed.winner,
+            value=None if closed is None else str(from_u128(closed.value)),
+            greedy_value=None if closed is None else str(from_u128(closed.greedy)),
+            bound=None if closed is None or closed.bound is None else str(from_u128(closed.bound)),
+            verdict=None if why is None else views.reason(why),
+            pairs=[rest.Pair(task=views.hex_of(a.offer_id), server=a.executor) for a in found.assigned],
+            proposals=[*map(_proposal, found.proposals), *late],
+            skipped=[
+                rest.SkippedRound(policy=item.policy, reason=views.reason(item.reason, skipped_sentence(item.reason)))
+                for item in self._skipped.get(instance.round, ())
+            ],
+            choices=[] if closed is None else [_choice(choice) for choice in closed.choices],
+        )  # fmt: skip
 
     def batches(self, cursor: str | None, limit: int) -> rest.BatchPage:
         newest = ((number, record) for number, record in reversed(self._follower.archive.batches.items()))
@@ -298,32 +335,13 @@ def _choice(found: Choice) -> rest.Choice:
     )  # fmt: skip
 
 
-def _allocation(found: RoundRecord, *, whole: bool) -> rest.Allocation:
-    closed, instance = found.closed, found.instance
-    worth = {} if closed is None else {choice.offer_id: choice for choice in closed.choices}
-    proposals = [
-        rest.Proposal(
+def _proposal(item: ProposalAccepted | ProposalRefused) -> rest.Proposal:
+    if isinstance(item, ProposalAccepted):
+        return rest.Proposal(
             validator=item.server, policy=item.policy, accepted=True, value=str(from_u128(item.value)),
             bound=None if item.bound is None else str(from_u128(item.bound)), solver_ms=item.solver_ms, reason=None,
-        )
-        if isinstance(item, ProposalAccepted)
-        else rest.Proposal(
-            validator=item.server, policy=item.policy, accepted=False, value="0", bound=None, solver_ms=0,
-            reason=views.reason(item.reason),
-        )
-        for item in found.proposals
-    ]  # fmt: skip
-    return rest.Allocation(
-        round=instance.round, opened_height=found.opened_height, opened_ms=found.opened_ms,
-        closed_height=found.closed_height, closed_ms=found.closed_ms, digest=views.hex_of(found.digest),
-        tasks=len(instance.tasks), servers=len(instance.servers),
-        instance=views.instance(instance) if whole else None,
-        winner=None if closed is None else closed.policy,
-        winner_validator=None if closed is None else closed.winner,
-        value=None if closed is None else str(from_u128(closed.value)),
-        greedy_value=None if closed is None else str(from_u128(closed.greedy)),
-        bound=None if closed is None or closed.bound is None else str(from_u128(closed.bound)),
-        pairs=[rest.Pair(task=views.hex_of(a.offer_id), server=a.executor) for a in found.assigned],
-        proposals=proposals,
-        choices=[_choice(choice) for choice in worth.values()],
+        )  # fmt: skip
+    return rest.Proposal(
+        validator=item.server, policy=item.policy, accepted=False, value="0", bound=None, solver_ms=0,
+        reason=views.reason(item.reason),
     )  # fmt: skip

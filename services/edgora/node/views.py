@@ -129,9 +129,10 @@ def block(
 # ---- reasons, events, instances --------------------------------------------------------------------------------------------
 
 
-def reason(found: Reason) -> rest.ReasonBody:
+def reason(found: Reason, words: str | None = None) -> rest.ReasonBody:
+    """words: its sentence, where it is not one of the market's."""
     return rest.ReasonBody(
-        code=found.code, subject=found.subject, numbers=list(found.numbers), sentence=sentence(found)
+        code=found.code, subject=found.subject, numbers=list(found.numbers), sentence=words or sentence(found)
     )
 
 

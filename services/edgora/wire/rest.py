@@ -830,6 +830,14 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedRound:
+    """An allocator of the answering node that made no proposal."""
+
+    policy: str
+    reason: ReasonBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
     """One round: what it was about, who proposed, what won and why."""
 
@@ -850,8 +858,13 @@ class Allocation:
     value: Wei | None
     greedy_value: Wei | None
     bound: Wei | None
+    verdict: ReasonBody | None
+    """Why this plan won; null while the round is open."""
     pairs: list[Pair]
     proposals: list[Proposal]
+    """All that were ordered, those that came too late last."""
+    skipped: list[SkippedRound]
+    """Allocators of the answering node that made no proposal, and why; those of others are shown by their nodes."""
     choices: list[Choice]
 
 

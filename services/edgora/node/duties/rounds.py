@@ -7,18 +7,20 @@ validator's (market.md 4).
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Coroutine
 
 import msgspec
 
+from edgora.market.reasons import skipped_sentence
 from edgora.node.duties.post import Post
 from edgora.node.follower import Step
-from edgora.ports.bus import Answer, Proposed, RoundRequest, answers_topic, rounds_topic
+from edgora.ports.bus import Answer, Proposed, RoundRequest, Skipped, answers_topic, rounds_topic
 from edgora.wire import market
 from edgora.wire.codec import encode
 from edgora.wire.errors import Unavailable
 from edgora.wire.ledger import Kind, OrderedTx, Tx
-from edgora.wire.market import Allocation, code_name, refusal_numbers, refusal_sentence
+from edgora.wire.market import Allocation, Reason, code_name, refusal_numbers, refusal_sentence
 
 __all__ = ["Rounds"]
 
@@ -26,6 +28,9 @@ _log = logging.getLogger("edgora.duty.rounds")
 GROUP = "node"
 WAIT_MS, TAKE = 1_000, 16
 RETRY_S = 1.0
+ROUNDS, POLICIES = 1_024, 16
+EVERY_POLICY = "*"
+"""Of how many rounds, and of how many policies each, we remember why no proposal came."""
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
@@ -40,16 +45,24 @@ class Rounds:
         self._opened: asyncio.Queue[market.Instance] = asyncio.Queue(maxsize=8)
         self._sending: set[asyncio.Task[None]] = set()
         self._proposed: tuple[int, set[bytes]] = (0, set())
+        self.skipped: OrderedDict[int, list[Skipped]] = OrderedDict()
+        """By round: which of our allocators made no proposal, and why."""
         post.follower.listen(self._noticed)
 
     def _noticed(self, step: Step) -> None:
         """Rounds that open now; not those of blocks that are only being caught up with."""
-        post = self._post
+        now = self._post.clock.now_ms()
         for item in step.events:
-            if isinstance(item.event, market.RoundOpened) and post.clock.now_ms() <= item.event.closes_ms:
-                if self._opened.full():
-                    self._opened.get_nowait()
-                self._opened.put_nowait(item.event.instance)
+            if not isinstance(item.event, market.RoundOpened):
+                continue
+            number = item.event.instance.round
+            if now > item.event.closes_ms:
+                late = Reason("SEEN_LATE", EVERY_POLICY, (number, now - item.event.closes_ms))
+                self._note(Skipped(self._post.index, EVERY_POLICY, number, late))
+                continue
+            if self._opened.full():
+                self._opened.get_nowait()
+            self._opened.put_nowait(item.event.instance)
 
     async def run(self) -> None:
         """Publish and collect until cancelled."""
@@ -94,7 +107,15 @@ class Rounds:
         if isinstance(answer, Proposed):
             self._propose(answer.allocation)
         else:
-            self.says = f"policy {answer.policy} skipped round {answer.round}: {answer.reason.code}"
+            self.says = f"policy {answer.policy} skipped round {answer.round}: {skipped_sentence(answer.reason)}"
+            self._note(answer)
+
+    def _note(self, answer: Skipped) -> None:
+        noted = self.skipped.setdefault(answer.round, [])
+        if len(noted) < POLICIES and answer.policy not in {known.policy for known in noted}:
+            noted.append(answer)
+        while len(self.skipped) > ROUNDS:
+            self.skipped.popitem(last=False)
 
     def _propose(self, allocation: Allocation) -> None:
         """Order a proposal for the open round, once, if the ledger would take it."""
@@ -103,7 +124,10 @@ class Rounds:
         number, told = self._proposed
         if number != allocation.round:
             told = set()
-        if view is None or view.instance.round != allocation.round or payload in told:
+        if payload in told:
+            return
+        if view is None or view.instance.round != allocation.round:
+            self._pass_over(allocation, Reason("ROUND_OVER", allocation.policy, (allocation.round,)))
             return
         self._proposed = (allocation.round, told | {payload})
         draft = Tx(int(Kind.ALLOCATION), post.keys.signer.address, int(Kind.ALLOCATION), 0, 0, payload)
@@ -111,9 +135,13 @@ class Rounds:
         if outcome.code:
             words = refusal_sentence(outcome.code, refusal_numbers(outcome.output))
             self.says = f"a proposal of policy {allocation.policy} would be refused: {words}"
+            self._pass_over(allocation, Reason("NOT_SENT", words, (allocation.round,)))
             _log.warning("proposal not sent", extra={"policy": allocation.policy, "rule": code_name(outcome.code)})
             return
         self._spawn(self._order(allocation, payload))
+
+    def _pass_over(self, allocation: Allocation, reason: Reason) -> None:
+        self._note(Skipped(self._post.index, allocation.policy, allocation.round, reason))
 
     async def _order(self, allocation: Allocation, payload: bytes) -> None:
         receipt = await self._post.lanes.send(Kind.ALLOCATION, payload)
