@@ -69,7 +69,8 @@ class _Log:
                     if certificate.body.height <= floor:
                         core.checkpoints.stable = certificate
                 case WalEvidence(_, evidence):
-                    core.evidence.append(evidence)
+                    if evidence not in core.evidence:  # a compaction wrote it again
+                        core.evidence.append(evidence)
         core.out.persist.clear()  # all of it is in the log already
 
     @staticmethod

@@ -215,8 +215,6 @@ class Executor:
             leaves = tuple(value[i : i + 32] for i in range(32, len(value), 32))
             self._outcomes[height] = _Outcome(Digest(after), leaves)
             self._unnamed[height] = None
-        if header.height == 0:
-            self._outcomes[0] = _Outcome(tree.root, ())
 
 
 def _lane_key(sender: bytes, lane: int) -> bytes:

@@ -123,9 +123,6 @@ class VoteBook:
                 self.ripe[slot] = block_hash
         return None
 
-    def certificate(self, slot: Slot) -> Certificate | None:
-        return self._certificates.get(slot)
-
     def ripen(self, slot: Slot) -> tuple[Certificate | None, list[int]]:
         """Verify a ripe slot's votes until q are good. (certificate or None, signers whose signature was bad)."""
         block_hash = self.ripe.pop(slot)

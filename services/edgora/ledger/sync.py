@@ -136,7 +136,7 @@ def advance_sync(core: Core) -> None:
 def _advance_blocks(core: Core) -> None:
     sync, head = core.sync, core.chain.head.height
     target = behind_target(core)
-    if target <= head or core.halted is not None:
+    if target <= head or core.halted is not None or not core.peers:
         sync.behind_since = sync.blocks = sync.snapshot = None
         return
     if sync.behind_since is None:
@@ -146,10 +146,6 @@ def _advance_blocks(core: Core) -> None:
     if target <= head + core.params.buffer and core.now < sync.behind_since + _PATIENCE_MS:
         return
     peer = _next_peer(core, head + 1)
-    if peer is None:
-        sync.blocks = None
-        sync.behind_since = core.now
-        return
     if sync.snapshot is not None:
         first = transfer.next_bucket(sync.snapshot)
         core.send(peer, GetChunk(core.config.epoch, sync.snapshot.offer.checkpoint.body.height, first))
@@ -176,11 +172,9 @@ def _advance_body(core: Core) -> None:
     sync.body = Fetch(peer, wanted, core.fetch_deadline_ms)
 
 
-def _next_peer(core: Core, height: int) -> int | None:
+def _next_peer(core: Core, height: int) -> int:
     """The next peer, in turn, that claims to hold this height; any peer if none claims it."""
     others = sorted(core.peers)
-    if not others:
-        return None
     able = [p for p in others if (s := core.peers[p].status) is not None and s.height >= height] or others
     core.sync.turn += 1
     return able[core.sync.turn % len(able)]
