@@ -18,7 +18,7 @@ from edgora.lab.sim.violation import Violation
 from edgora.lab.sim.world import Envelope, Report, World, on_side
 from edgora.ledger.config import Params
 from edgora.wire.ledger import faulty
-from edgora.wire.pbft import Commit, Message, NewView, Prepare, PrePrepare, TxGossip, ViewChange
+from edgora.wire.pbft import Commit, Message, NewView, Prepare, PrePrepare, Status, TxGossip, ViewChange
 
 if TYPE_CHECKING:
     from edgora.lab.sim.host import Host
@@ -71,6 +71,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     byzantine: int | None
     behaviours: tuple[str, ...]
     block_txs: int
+    late: bool
+    """Whether what was withheld is delivered in the end; else it is lost."""
     load_first: bool
     """Whether the first stage starts above some committed blocks."""
 
@@ -106,7 +108,7 @@ def _stage(rng: random.Random, n: int, victim: int, was_alone: bool) -> Stage:
     elif rng.random() < 0.5:
         mute = 1 << rng.choice([i for i in range(n) if i != victim])  # so that the victim's VIEW_CHANGE counts
     return Stage(
-        txs=rng.choice((0, 1, 2, last + 1, HEIGHTS)),
+        txs=rng.choice((1, last + 1, HEIGHTS, HEIGHTS)),
         propose_up_to=tuple(propose),
         prepare_to=tuple(prepare),
         commit_to=tuple(commit),
@@ -125,10 +127,46 @@ def _alone(prepared: int, committed: int, victim: int) -> bool:
     return (prepared == 1 << victim) or (committed == 1 << victim)
 
 
+def _braid(rng: random.Random, n: int) -> list[Stage]:
+    """Three views in which one replica alone sees a branch grow that the others leave, and then comes back with it.
+
+    First it alone gets the certificates of the top heights. Then the others go on without it, a little. Then it is
+    heard again while another one is not, so that what it holds must be weighed against what the others did.
+    """
+    everyone = (1 << n) - 1
+    alone = rng.randrange(n)
+    other = rng.choice([i for i in range(n) if i != alone])
+    shared = rng.randint(0, 2)
+    branch = rng.randint(1, HEIGHTS - shared)
+
+    def stage(prepare: list[int], commit: list[int], *, cut: int, mute: int) -> Stage:
+        up_to = tuple(len(prepare) for _ in range(n))
+        row = [0] * HEIGHTS
+        return Stage(
+            HEIGHTS, up_to, tuple((prepare + row)[:HEIGHTS]), tuple((commit + row)[:HEIGHTS]), cut, mute,
+            everyone, everyone, sync=False, restart=rng.choice((0, 0, 1 << rng.randrange(n))),
+            twin_sides=rng.getrandbits(2 * n),
+        )  # fmt: skip
+
+    some = (0, 0, 1 << other, everyone)
+    first = stage(
+        [everyone] * shared + [1 << alone] * branch,
+        [rng.choice((0, 1 << alone, everyone))] * shared + [rng.choice((0, 1 << alone))] * branch,
+        cut=0, mute=1 << alone,
+    )  # fmt: skip
+    height = rng.randint(1, max(1, shared + branch - 1))
+    second = stage([everyone] * height, [rng.choice(some)] * height, cut=1 << alone, mute=rng.choice((1 << other, 0)))
+    height = rng.randint(1, HEIGHTS)
+    third = stage(
+        [everyone] * height, [rng.choice(some)] * height, cut=rng.choice((1 << other, 0)), mute=rng.choice((1 << other, 0))
+    )
+    return [first, second, third]
+
+
 def _stages(rng: random.Random, n: int) -> tuple[Stage, ...]:
     victim, alone = rng.randrange(n), False
-    stages: list[Stage] = []
-    for _ in range(rng.randint(3, 6)):
+    stages = _braid(rng, n) if rng.random() < 0.4 else []
+    for _ in range(rng.randint(0, 2) if stages else rng.randint(3, 6)):
         stages.append(_stage(rng, n, victim, alone))
         alone = 1 << victim in {*stages[-1].prepare_to, *stages[-1].commit_to}
     return tuple(stages)
@@ -148,11 +186,12 @@ def draw(number: int) -> Scenario:
     return Scenario(
         number=number,
         n=n,
-        window=rng.choice((1, 2, 4, 4, 8)),
+        window=rng.choice((1, 2, 4, 4, 4, 8)),
         stages=_stages(rng, n),
         byzantine=byzantine,
         behaviours=behaviours,
         block_txs=rng.choice((1, 1, 1, 2)),
+        late=rng.random() < 0.5,
         load_first=rng.random() < 0.3,
     )
 
@@ -202,8 +241,10 @@ class ScenarioWorld(World):
 
     def passes(self, host: "Host", receiver: "Host", message: Message) -> bool:
         """Whether the present stage lets this message through."""
-        if self._healed or not self._stage_since or isinstance(message, TxGossip):
+        if self._healed or not self._stage_since:
             return True
+        if isinstance(message, TxGossip):
+            return False  # every client has told every machine
         current = self._stage(self._view)
         silent = self.now - self._stage_since[self._view] > STAGE_MS
         unheard = current.mute if silent else current.cut
@@ -239,7 +280,8 @@ class ScenarioWorld(World):
 
     def withhold(self, host: "Host", receiver: "Host", envelope: Envelope) -> None:
         """Kept for the end, when everything is delivered."""
-        self._withheld.append((receiver, host.index, envelope))
+        if not isinstance(envelope.open(), TxGossip | Status):
+            self._withheld.append((receiver, host.index, envelope))
 
     def twins_meet(self, twin: "Host", other: "Host") -> bool:
         sides = self._stage(self._view).twin_sides
@@ -274,6 +316,8 @@ class ScenarioWorld(World):
         self._healed = True
         super().heal()
         self._rng.shuffle(self._withheld)
+        if not self.scenario.late:
+            self._withheld = []
         for receiver, source, envelope in self._withheld:
             self.at(self.now + self._rng.randint(1, 60), self._deliver, receiver, source, envelope)
         self._withheld = []

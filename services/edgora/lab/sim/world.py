@@ -349,7 +349,7 @@ class World:
 
     def alarmed(self, host: Host, text: str) -> None:
         if host.conduct is not None:
-            raise Violation("P2", f"replica {host.name} stops for good: {text}")
+            raise Violation("HALT", f"replica {host.name} stops for good: {text}")
 
     def releasing(self, host: Host, effects: Effects) -> bool:
         """The step is durable and about to speak: the moment between persist and send."""
