@@ -18,13 +18,15 @@ from chain.evm_world import (
 from chain.vectors import twin
 from edgora.crypto.sign import SigningKey
 from edgora.wire.hashing import keccak, merkle_root
-from edgora.wire.ledger import Kind, Phase, Receipt, quorum
+from edgora.wire.ledger import Kind, Phase, Receipt, Vote, quorum
 from edgora.wire.settlement import (
+    BURN,
     Batch,
     Exit,
     Line,
     LockLine,
     Payload,
+    Penalty,
     Section,
     encode_payload,
     payload_hash,
@@ -185,6 +187,11 @@ def test_validators_must_be_registered_staked_and_staying(world: World) -> None:
     world.send(keys[1], "unbond", ids[1])
     with pytest.raises(Refused, match="BadStake"):
         world.advance(keys)
+    liar = keys[2]
+    votes = [(block, liar.sign(Vote(2, 0, 1, 9, block).digest(world.quorum.domain))) for block in (OFFER, bytes(32))]
+    world.send(RICH, "slash", 2, 0, 1, 9, *votes[0], *votes[1])
+    with pytest.raises(Refused, match="BadStake"):
+        world.advance([keys[0], liar, *world.quorum.keys[:2]])
     world.advance([keys[0], *world.quorum.keys[:3]])
 
 
@@ -365,6 +372,9 @@ def test_inner_node_is_no_leaf(world: World) -> None:
     for index, path in ((0, proof.path[1:]), (0, proof.path[:1]), (1, proof.path), (4, proof.path), (2, proof.path)):
         changed = msgspec.structs.replace(proof, leaf=index, path=tuple(path))
         refused(world, "SettlementBadReceipt", certified._replace(proof=changed))
+    alone = world.certified(payload)
+    beyond = msgspec.structs.replace(alone.proof, leaf=1)
+    refused(world, "SettlementBadReceipt", alone._replace(proof=beyond))
     longer = msgspec.structs.replace(proof, path=(*proof.path, bytes(32)))
     refused(world, "SettlementBadReceipt", certified._replace(proof=longer))
     world.settle(certified)
@@ -376,6 +386,30 @@ def test_receipt_of_another_block_or_place_is_refused(world: World) -> None:
         receipt = msgspec.structs.replace(certified.proof.receipt, **change)
         proof = msgspec.structs.replace(certified.proof, receipt=receipt)
         refused(world, "SettlementBadReceipt", certified._replace(proof=proof))
+
+
+# ---- malformed payloads ------------------------------------------------------------------------------------------------
+
+
+def test_malformed_payload_reverts_whole_and_another_may_take_its_number(world: World) -> None:
+    ue = world.ue("ue")
+    good = encode_payload(world.one_section(ue))
+    lines = 26 + 83
+    broken = {
+        "a tail": (good + b"\0", len(good)),
+        "cut off": (good[:-1], 26),
+        "a place beyond the table": (good[: lines + 1] + b"\x02" + good[lines + 2 :], lines),
+        "a server that never registered": (good[:16] + b"\x00\x04" + good[18:], 16),
+        "no counts": (good[:5], 0),
+        "no table": (good[:20], 6),
+    }
+    for what, (packed, offset) in broken.items():
+        error = refused(world, "SettlementBadPayload", packed)
+        assert error.values == (offset,), what
+        assert world.view("account", ue.address)[:2] == (10**18, 0)
+    fined = encode_payload(Payload(ROWS, (), (), (Penalty(4, BURN, 1),)))
+    assert refused(world, "SettlementBadPayload", fined).values == (26,)
+    world.settle(good)
 
 
 # ---- construction ------------------------------------------------------------------------------------------------------

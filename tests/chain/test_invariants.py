@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from chain.evm_world import EXIT_DELAY_S, RICH, STAKE, World, refusal_of
+from chain.evm_world import EXIT_DELAY_S, PHASES, RICH, STAKE, World, refusal_of
 from chain.market_model import Model, Settled
 from edgora.crypto.sign import SigningKey
 from edgora.wire.hashing import keccak
@@ -267,6 +267,7 @@ ContractMachine.TestCase.settings = settings(
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
+    phases=PHASES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 test_contract_and_model_agree = ContractMachine.TestCase

@@ -430,6 +430,8 @@ def test_stake_comes_back_only_late_and_off_duty(world: World) -> None:
     world.advance(newcomers)
     world.send(key, "withdrawStake", 0)
     assert world.named("StakeReturned") == [(0, key.address, STAKE)]
+    with pytest.raises(Refused, match="BadStake"):
+        world.send(key, "withdrawStake", 0)
     early = World()
     spare = SigningKey.derived("spare")
     id = early.register(spare)

@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from chain.evm_world import LAMBDA_BPS, STAKE, Refused, World, hexed, refusal_of
+from chain.evm_world import LAMBDA_BPS, PHASES, STAKE, Refused, World, hexed, refusal_of
 from chain.market_model import Model
 from edgora.adapters.contract_chain import Interface
 from edgora.contracts import build
@@ -132,7 +132,7 @@ def payloads(draw: st.DrawFn) -> bytes:
 
 @given(packed=payloads())
 @settings(
-    max_examples=250, deadline=None, derandomize=True,
+    max_examples=250, deadline=None, derandomize=True, phases=PHASES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 def test_three_readers_agree(packed: bytes) -> None:
