@@ -15,7 +15,6 @@ from edgora.client.checks import verify_output
 from edgora.client.flow import ticket_of
 from edgora.client.images import Raster, photo
 from edgora.client.kernels import demo_input, from_kernel_output, order_for_input, order_for_kernel
-from edgora.client.session import Session
 from edgora.wire import rest
 from edgora.wire.errors import Refused, RuleRefused, Unavailable
 from edgora.wire.inputs import TaskInput
@@ -239,12 +238,20 @@ def test_a_ticket_outlives_the_client_that_made_it(platform: Embedded, rich: Wal
         assert other.deliver(again).code is ResultCode.OK
 
 
-def test_a_task_without_money_is_funded_once_and_only_by_the_development_chain(platform: Embedded) -> None:
-    with platform.client() as ue:
-        ue.connect()
-        session: Session = ue.session
-        trust, info = session.known()
-        session.info = info.__class__(**{**{f: getattr(info, f) for f in info.__slots__}, "development": False})
+class NoFaucet(httpx2.HTTPTransport):
+    """The nodes of a chain that nobody gives money away on."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = super().handle_request(request)
+        if request.url.path != "/v1/info":
+            return response
+        body = msgspec.json.decode(response.read())
+        return httpx2.Response(200, json={**body, "development": False}, request=request)
+
+
+def test_without_money_and_without_a_faucet_it_says_where_to_deposit(platform: Embedded) -> None:
+    with httpx2.Client(transport=NoFaucet()) as http, platform.client(http=http) as ue:
         with pytest.raises(Refused, match="no faucet") as refused:
             ue.submit(spin())
-        assert trust.genesis.market_address.hex() in str(refused.value.fix)
+        assert refused.value.field == "balance"
+        assert platform.genesis.market_address.hex() in str(refused.value.fix)

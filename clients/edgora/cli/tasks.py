@@ -77,7 +77,7 @@ class _Pins:
             self._pins = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
         except FileNotFoundError:
             self._pins = {}
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refused(
                 f"{path}: {error}", field="genesis-id", fix="remove the file to trust on first use again"
             ) from None

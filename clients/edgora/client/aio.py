@@ -55,7 +55,7 @@ class _Stream:
                     if sent.data:
                         await self.queue.put(msgspec.json.decode(sent.data, type=rest.Event))
             await self.queue.put(None)
-        except (httpx2.HTTPError, httpx2.StreamError, msgspec.DecodeError) as error:
+        except (httpx2.HTTPError, httpx2.StreamError, msgspec.DecodeError, UnicodeDecodeError) as error:
             await self.queue.put(Unreachable(f"{type(error).__name__}: {error}"))
 
     async def close(self) -> None:

@@ -203,7 +203,7 @@ _READERS: Final[dict[str, Callable[[Manifest, bytes, Mapping[str, int]], _Input]
 def _document(file: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(file, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(f"the file is not the JSON that is needed: {error}", field="FILE") from None
 
 

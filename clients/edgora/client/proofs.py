@@ -4,33 +4,44 @@ It holds the genesis document, the offer, the filed result's numbers and the led
 the salt (which only the UE has) an output file can be compared with the certified digest too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
 from edgora.client.flow import Delivery, Ticket
-from edgora.client.trust import Trust, hex0x, offer_body, offer_of, unhex
+from edgora.client.trust import Trust, Untrusted, hex0x, offer_body, offer_of, unhex
+from edgora.crypto.sign import recover
 from edgora.wire import rest
 from edgora.wire.codec import decode, encode
 from edgora.wire.errors import EdgoraError, Refused
 from edgora.wire.hashing import keccak
-from edgora.wire.ledger import Kind, ReceiptProof, TxProof
-from edgora.wire.market import TaskPayload
+from edgora.wire.ledger import Kind, Receipt, ReceiptProof, Tx, TxProof
+from edgora.wire.market import SettlementPayload, TaskPayload
 
-__all__ = ["Check", "ProofDocument", "check_document", "document_of", "read_document"]
+__all__ = ["Check", "ProofDocument", "ProofItem", "check_document", "document_of", "read_document"]
+
+
+class ProofItem(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One proof of the ledger, without the words that REST puts beside it: nothing in a document goes unchecked."""
+
+    name: Literal["TASK", "RESULT_HASH", "SETTLEMENT"]
+    kind: Literal["receipt", "tx"]
+    tx_hash: str
+    proof: str
 
 
 class ProofDocument(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """version 1. All octets in 0x-hex."""
+    """All octets in 0x-hex."""
 
-    version: int
+    version: Literal[1]
     genesis: str
     task: str
     offer: rest.OfferBody
     cipher_digest: str
     salt: str | None
-    proofs: list[rest.Proof]
+    proofs: list[ProofItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,11 @@ def document_of(trust: Trust, ticket: Ticket, delivery: Delivery, *, with_salt: 
     return ProofDocument(
         version=1, genesis=hex0x(encode(trust.genesis)), task=hex0x(ticket.task), offer=offer_body(ticket.offer),
         cipher_digest=hex0x(delivery.certified.cipher_digest), salt=hex0x(ticket.salt) if with_salt else None,
-        proofs=list(delivery.proofs.items),
+        proofs=[
+            ProofItem(name=p.name, kind=p.kind, tx_hash=p.tx_hash, proof=p.proof)
+            for p in delivery.proofs.items
+            if p.name != "TX" and p.name != "RECEIPT"  # noqa: PLR1714 - mypy narrows the literal by comparisons only
+        ],
     )  # fmt: skip
 
 
@@ -55,7 +70,7 @@ def read_document(data: bytes) -> ProofDocument:
     """Raises Refused naming the first field that is not as it should be."""
     try:
         return msgspec.json.decode(data, type=ProofDocument)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(f"not a proof document: {error}", field="proof") from None
 
 
@@ -69,8 +84,9 @@ def check_document(document: ProofDocument, pinned: bytes | None, output: bytes 
     anchor = "as pinned" if pinned is not None else "not pinned: compare it with one that you know"
     checks.append(Check("genesis", ok=True, sentence=f"consortium {hex0x(trust.id)} of {len(trust.validators)} validators ({anchor})"))
     checks.append(_offer(trust, document))
-    checks.append(_task(trust, document))
     try:
+        certified = _certified(trust, document)
+        checks += [_task(trust, document, certified), *_payment(certified)]
         result = trust.result(unhex(document.task), unhex(document.cipher_digest), document.proofs)
     except (EdgoraError, IndexError) as error:
         checks.append(Check("result", ok=False, sentence=str(error)))
@@ -91,27 +107,58 @@ def _offer(trust: Trust, document: ProofDocument) -> Check:
     return Check("offer", ok=same, sentence=sentence)
 
 
-def _task(trust: Trust, document: ProofDocument) -> Check:
+def _certified(trust: Trust, document: ProofDocument) -> dict[str, tuple[Receipt, Tx]]:
+    """By name: what was executed, and with which answer. Raises Untrusted for the first proof that does not hold."""
+    receipts: dict[tuple[str, str], Receipt] = {}
+    txs: dict[tuple[str, str], Tx] = {}
+    for item in document.proofs:
+        place = (item.name, item.tx_hash)
+        if item.kind == "receipt":
+            told = decode(unhex(item.proof), ReceiptProof)
+            trust.receipt(told)
+            receipts[place] = told.receipt
+            named = told.receipt.tx_hash
+        else:
+            held = decode(unhex(item.proof), TxProof)
+            trust.transaction(held)
+            if recover(held.tx.tx.digest(trust.domain), held.tx.signature) != held.tx.tx.sender:
+                raise Untrusted(f"the {item.name} transaction is not signed by its sender", field="proof")
+            txs[place] = held.tx.tx
+            named = held.tx.tx.digest(trust.domain)
+            if held.tx.tx.kind != Kind[item.name]:
+                raise Untrusted(f"a transaction of kind {held.tx.tx.kind} is presented as {item.name}", field="proof")
+        if hex0x(named) != item.tx_hash:
+            raise Untrusted(f"the proof of {item.name} is about transaction {hex0x(named)}", field="proof")
+    if receipts.keys() != txs.keys():
+        raise Untrusted("receipts and transactions do not come in pairs", field="proof")
+    found = {}
+    for (name, tx_hash), receipt in receipts.items():
+        if receipt.code:
+            raise Untrusted(f"the {name} receipt has code {receipt.code}", field="proof")
+        if name in found:
+            raise Untrusted(f"there are two proofs of {name}", field="proof")
+        found[name] = (receipt, txs[name, tx_hash])
+    return found
+
+
+def _task(trust: Trust, document: ProofDocument, certified: Mapping[str, tuple[Receipt, Tx]]) -> Check:
     """The UE's own transaction was executed with code 0 and carried this very offer."""
-    try:
-        for item in document.proofs:
-            if item.name != "TASK":
-                continue
-            if item.kind == "receipt":
-                receipt = decode(unhex(item.proof), ReceiptProof)
-                trust.receipt(receipt)
-                if receipt.receipt.code:
-                    return Check("task", ok=False, sentence=f"the TASK receipt has code {receipt.receipt.code}")
-                if receipt.receipt.output[:2] == int(Kind.TASK).to_bytes(2, "big"):
-                    return Check("task", ok=True, sentence=f"admitted at height {receipt.receipt.height}")
-            else:
-                held = decode(unhex(item.proof), TxProof)
-                trust.transaction(held)
-                if hex0x(decode(held.tx.tx.payload, TaskPayload).offer.digest(trust.market)) != document.task:
-                    return Check("task", ok=False, sentence="the TASK transaction carries another offer")
-    except (EdgoraError, IndexError) as error:
-        return Check("task", ok=False, sentence=str(error))
-    return Check("task", ok=False, sentence="no certified TASK receipt is among the proofs")
+    if "TASK" not in certified:
+        return Check("task", ok=False, sentence="no certified TASK receipt is among the proofs")
+    receipt, tx = certified["TASK"]
+    offer = decode(tx.payload, TaskPayload).offer
+    if hex0x(offer.digest(trust.market)) != document.task or offer.ue != tx.sender:
+        return Check("task", ok=False, sentence="the TASK transaction carries another offer")
+    return Check("task", ok=True, sentence=f"admitted at height {receipt.height}, signed by {hex0x(tx.sender)}")
+
+
+def _payment(certified: Mapping[str, tuple[Receipt, Tx]]) -> Sequence[Check]:
+    """Only there if the task's batch was settled when the document was made."""
+    if "SETTLEMENT" not in certified:
+        return ()
+    receipt, tx = certified["SETTLEMENT"]
+    batch = decode(tx.payload, SettlementPayload).batch_id
+    return (Check("payment", ok=True, sentence=f"batch {batch} was certified for payment at height {receipt.height}"),)
 
 
 def _output(document: ProofDocument, output: bytes, code: int, digest: bytes) -> Check:

@@ -48,7 +48,7 @@ class Session:
 def _problem(reply: Reply, what: str) -> errors.EdgoraError:
     try:
         problem = msgspec.json.decode(reply.body, type=rest.Problem)
-    except msgspec.DecodeError:  # HEAD has no body; a proxy speaks no problem+json
+    except (msgspec.DecodeError, UnicodeDecodeError):  # HEAD has no body; a proxy speaks no problem+json
         kind = errors.NotFound if reply.status == 404 else errors.Refused if reply.status < 500 else errors.Unavailable
         return kind(f"{what}: HTTP {reply.status}")
     if problem.rule is not None:
@@ -113,7 +113,7 @@ def read(reply: Reply, kind: type[R]) -> R:
     """The resource in a reply. Raises Unavailable if the node does not speak our version."""
     try:
         return msgspec.json.decode(reply.body, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise errors.Unavailable(f"the node's answer is no {kind.__name__}: {error}") from None
 
 

@@ -50,7 +50,7 @@ class _Stream:
                             self.queue.put(msgspec.json.decode(sent.data, type=rest.Event))
                 else:
                     end = Unreachable(f"HTTP {response.status_code}")
-        except (httpx2.HTTPError, httpx2.StreamError, msgspec.DecodeError, RuntimeError) as error:
+        except (httpx2.HTTPError, httpx2.StreamError, msgspec.DecodeError, UnicodeDecodeError, RuntimeError) as error:
             end = Unreachable(f"{type(error).__name__}: {error}")
         self.queue.put(end)
 

@@ -7,8 +7,9 @@ metaHash.
 Rule 3: a node is a messenger. One dishonest node can withhold, never convince.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -24,9 +25,22 @@ from edgora.wire.market import Offer, ResultCode, ResultHash, Stored
 from edgora.wire.metadata import ServerMetadata
 from edgora.wire.units import OfferId
 
-__all__ = ["CertifiedResult", "Trust", "Untrusted", "hex0x", "offer_body", "offer_of", "unhex"]
+__all__ = ["CertifiedResult", "StatedProof", "Trust", "Untrusted", "hex0x", "offer_body", "offer_of", "unhex"]
 
 P = TypeVar("P", TxProof, ReceiptProof)
+
+
+class StatedProof(Protocol):
+    """A proof as REST or a saved document states it; octets in 0x-hex."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def tx_hash(self) -> str: ...
+    @property
+    def proof(self) -> str: ...
 
 
 class Untrusted(BadSignature):
@@ -110,7 +124,7 @@ class Trust:
         if failure is not None:
             raise Untrusted(f"transaction proof: {failure}", field="proof")
 
-    def result(self, task: bytes, cipher_digest: bytes, proofs: list[rest.Proof]) -> CertifiedResult | None:
+    def result(self, task: bytes, cipher_digest: bytes, proofs: Sequence[StatedProof]) -> CertifiedResult | None:
         """The certified filing of this task whose sealed result has this digest; None if none is among the proofs.
 
         A code-0 receipt says that the rule accepted the transaction of that hash; the transaction, proven to stand in
@@ -141,7 +155,7 @@ class Trust:
         return None
 
 
-def _proof(item: rest.Proof, kind: type[P]) -> P:
+def _proof(item: StatedProof, kind: type[P]) -> P:
     try:
         return decode(unhex(item.proof), kind)
     except WireError as error:

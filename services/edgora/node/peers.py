@@ -49,7 +49,7 @@ def decode_request(data: bytes) -> Request:
     """Raises WireError for anything but one canonical request."""
     try:
         request = _requests.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"peer request: {error}") from None
     if encode(request) != data:
         raise WireError("peer request: not in canonical form")
@@ -59,7 +59,7 @@ def decode_request(data: bytes) -> Request:
 def decode_answer(data: bytes) -> Answer:
     try:
         return _answers.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unavailable(f"a peer's answer does not decode: {error}") from None
 
 

@@ -63,7 +63,7 @@ def decode(data: bytes, kind: type[T]) -> T:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
     try:
         value: T = decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"{getattr(kind, '__name__', kind)}: {error}") from None
     if _encoder.encode(value) != data:
         raise WireError(f"{getattr(kind, '__name__', kind)}: not in canonical form")

@@ -426,7 +426,7 @@ _records: msgspec.msgpack.Decoder[WalRecord] = msgspec.msgpack.Decoder(WalRecord
 def _decode(decoder: msgspec.msgpack.Decoder[_T], data: bytes, what: str) -> _T:
     try:
         value = decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"{what}: {error}") from None
     if _encoder.encode(value) != data:
         raise WireError(f"{what}: not in canonical form")

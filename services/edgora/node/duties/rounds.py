@@ -99,7 +99,7 @@ class Rounds:
     def _answer(self, data: bytes) -> None:
         try:
             answer = _answers.decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             _log.warning("an allocator's answer does not decode", extra={"octets": len(data)})
             return
         if answer.node != self._post.index:
