@@ -1,10 +1,11 @@
 """Verbs of an operator: genesis, deploy, node run|export|import, up, fleet, doctor, status."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -12,6 +13,9 @@ import typer
 from edgora.cli.output import console, fail, missing_extra, progress, show, table
 from edgora.wire import rest
 from edgora.wire.errors import EdgoraError, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from edgora.lab.scenario import Scenario
 
 __all__ = ["app_commands"]
 
@@ -39,8 +43,8 @@ def _guard(verb: Callable[[], T], *, as_json: bool = False) -> T:
 
 def genesis(
     folder: Folder = Path("run"), homes: Homes = None, scenario: ScenarioFile = None, settings: Settings = None,
-    network_url: Annotated[str, typer.Option(help="REST inside the deployment's network; {i} is the node, {port} its port.")] = "http://127.0.0.1:{port}",
-    public_url: Annotated[str, typer.Option(help="REST for people on the host.")] = "http://127.0.0.1:{port}",
+    network_url: Annotated[list[str] | None, typer.Option(help="REST inside the deployment's network: once, with {i} for the node and {port} for the scenario's port, or once a node.")] = None,
+    public_url: Annotated[list[str] | None, typer.Option(help="REST for people on the host; as --network-url.")] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Draw keys and the genesis document once; doing it again changes nothing."""
@@ -52,10 +56,9 @@ def genesis(
 
     def run() -> None:
         plan = load(scenario, settings or [])
-        ports = [plan.ports.api + i * plan.ports.api_step for i in range(plan.consortium.nodes)]
         endpoints = [
-            Endpoint(network_url.format(i=i, port=port), public_url.format(i=i, port=port))
-            for i, port in enumerate(ports)
+            Endpoint(*urls)
+            for urls in zip(_urls("network-url", network_url, plan), _urls("public-url", public_url, plan), strict=True)
         ]
         ground = lay_out(plan, endpoints, folder, time.time_ns() // 1_000_000, homes)
         document = {
@@ -70,6 +73,21 @@ def genesis(
     _guard(run, as_json=as_json)
 
 
+def _urls(option: str, given: list[str] | None, plan: "Scenario") -> list[str]:
+    """One URL a node, from a pattern or from as many URLs."""
+    patterns = given or ["http://127.0.0.1:{port}"]
+    count = plan.consortium.nodes
+    if len(patterns) not in {1, count}:
+        raise Refused(f"--{option} is given {len(patterns)} times; give it once, or once for each of {count} nodes", field=option)
+    try:
+        return [
+            patterns[i if len(patterns) > 1 else 0].format(i=i, port=plan.ports.api + i * plan.ports.api_step)
+            for i in range(count)
+        ]
+    except (KeyError, IndexError, ValueError):
+        raise Refused(f"--{option} {patterns[0]}: only {{i}} and {{port}} may stand in braces", field=option) from None
+
+
 def deploy(
     folder: Folder = Path("run"), homes: Homes = None,
     rpc: Annotated[str, typer.Option("--rpc", help="JSON-RPC of the chain.")] = "http://127.0.0.1:8545",
@@ -80,18 +98,19 @@ def deploy(
         from edgora.adapters.anvil_chain import AnvilChain
         from edgora.adapters.chain_deploy import write_deployment
         from edgora.lab import chain as chains
-        from edgora.lab.ground import read_ground
+        from edgora.lab.ground import read_deployer_key, read_genesis
     except ImportError as error:
         missing_extra("deploy", "node,chain", error)
 
     async def run() -> None:
-        ground = read_ground(folder, homes)
-        remote = AnvilChain(rpc, ground.genesis.market_address)
+        document = read_genesis(folder)
+        key = read_deployer_key(homes or folder, document)
+        remote = AnvilChain(rpc, document.market_address)
         try:
             await _until(remote.latest)
-            if ground.genesis.chain_id == 31337:
-                await chains.fund(remote, chains.accounts(ground))
-            deployment = await chains.deploy(remote, ground.deployer, ground)
+            if document.chain_id == 31337:
+                await chains.fund(remote, chains.accounts(document))
+            deployment = await chains.deploy(remote, key, document)
         finally:
             await remote.close()
         if not (folder / "deployment.json").exists():
@@ -128,8 +147,6 @@ def node_run(
     links: Annotated[str, typer.Option(help="host:port of every validator's links, comma separated.")] = "",
     link_bind: Annotated[str, typer.Option(help="host:port to listen on for links.")] = "127.0.0.1:7000",
     listen: Annotated[str, typer.Option(help="host:port of REST.")] = "127.0.0.1:8100",
-    public_url: Annotated[str, typer.Option(help="As in the genesis document.")] = "http://127.0.0.1:8100",
-    network_url: Annotated[str, typer.Option(help="As in the genesis document.")] = "http://127.0.0.1:8100",
     rpc: Annotated[str, typer.Option("--rpc", help="JSON-RPC of the chain.")] = "http://127.0.0.1:8545",
     redis: Annotated[str, typer.Option(help="Bus to the allocator; empty: none.")] = "",
     faucet_key: Annotated[Path | None, typer.Option(help="Development only: opens the faucet.")] = None,
@@ -144,7 +161,7 @@ def node_run(
     def run() -> int:
         plan = NodePlan(
             home=home, genesis=folder, index=index, links=links.split(","), link_bind=link_bind, listen=listen,
-            public_url=public_url, network_url=network_url, chain_rpc=rpc, redis_url=redis, faucet_key=faucet_key,
+            chain_rpc=rpc, redis_url=redis, faucet_key=faucet_key,
             environment=read_scenario(folder).server(index).environment(),
         )  # fmt: skip
         return asyncio.run(run_children(node_children(plan)))
@@ -155,7 +172,7 @@ def node_run(
 @node_app.command("export")
 def node_export(
     home: Annotated[Path, typer.Option("--home", help="Folder of a stopped node.")],
-    archive: Annotated[Path, typer.Argument(help="Archive to write (.tar.gz, mode 0600).")],
+    archive: Annotated[Path, typer.Argument(help="Archive to write (.tar.gz, mode 0600); - for stdout.")],
     as_json: Json = False,
 ) -> None:
     """Back up a stopped node: keys, log, ledger. Refused while any instance runs."""
@@ -163,29 +180,34 @@ def node_export(
         from edgora.lab.backup import export_node
     except ImportError as error:
         missing_extra("node export", "node", error)
-    files = _guard(lambda: export_node(home, archive), as_json=as_json)
-    if as_json:
+    to_stdout = str(archive) == "-"
+    files = _guard(lambda: export_node(home, sys.stdout.buffer if to_stdout else archive), as_json=as_json)
+    if as_json and not to_stdout:
         show({"archive": str(archive), "files": files})
     else:
-        console.print(f"{files} files of {home} in {archive}: whoever has it is this node")
+        said = progress if to_stdout else console
+        said.print(f"{files} files of {home} in the archive: whoever has it is this node", highlight=False)
 
 
 @node_app.command("import")
 def node_import(
-    archive: Annotated[Path, typer.Argument(help="Archive of `edgora node export`.")],
+    archive: Annotated[Path, typer.Argument(help="Archive of `edgora node export`; - for stdin.")],
     home: Annotated[Path, typer.Option("--home", help="Empty folder to restore into.")],
+    votes: Annotated[
+        bool, typer.Option("--votes", help="This is the newest backup and the node ran nowhere since: let it vote.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Restore a node. Only the newest backup of a node that ran nowhere since may vote again."""
+    """Restore a node. Without --votes it only observes: from an older log it would vote twice for one height."""
     try:
         from edgora.lab.backup import import_node
     except ImportError as error:
         missing_extra("node import", "node", error)
-    files = _guard(lambda: import_node(archive, home), as_json=as_json)
+    files = _guard(lambda: import_node(sys.stdin.buffer if str(archive) == "-" else archive, home, votes=votes), as_json=as_json)
     if as_json:
-        show({"home": str(home), "files": files})
+        show({"home": str(home), "files": files, "votes": votes})
     else:
-        console.print(f"{files} files restored into {home}")
+        console.print(f"{files} files restored into {home}; the node {'votes' if votes else 'observes'}")
 
 
 def allocators(

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from edgora.client.orders import Order, Quote, module_name, quote
-from edgora.client.session import Session, account, ask, get, read
-from edgora.client.steps import Entropy, Flow, Follow, Note, Now, OpenLock, Pause, Tell, Unreachable
+from edgora.client.orders import Order, Quote, module_name, quote, reach
+from edgora.client.session import Session, account, ask, get, read, servers
+from edgora.client.steps import Entropy, Flow, Follow, Http, Note, Now, OpenLock, Pause, Tell, Unreachable
 from edgora.client.trust import CertifiedResult, Untrusted, hex0x, offer_body, offer_of, unhex
 from edgora.crypto.seal import Context, Envelope, open_sealed, seal
 from edgora.wire import rest
@@ -71,7 +71,8 @@ class Delivery:
 def fund(session: Session, wei: int) -> Flow[rest.Account]:
     """Have a deposit of this much made by the development faucet and wait until the ledger knows it."""
     _, info = session.known()
-    if not info.development:
+    faucet = yield from _faucet(session)
+    if faucet is None:
         raise Refused(
             f"the account 0x{session.wallet.address.hex()} holds too little and this chain has no faucet", field="balance",
             fix=f"deposit with depositFor(0x{session.wallet.address.hex()}) on {info.market_address}",
@@ -79,7 +80,7 @@ def fund(session: Session, wei: int) -> Flow[rest.Account]:
     before = yield from account(session)
     order = rest.FaucetOrder(address=hex0x(session.wallet.address), wei=str(wei))
     yield Tell("deposit", f"asking the development faucet for {wei} wei")
-    yield from ask(session, "POST", "/v1/dev/faucet", msgspec.json.encode(order), timeout_ms=30_000)
+    yield from ask(session, "POST", "/v1/dev/faucet", msgspec.json.encode(order), node=faucet, timeout_ms=30_000)
     for _ in range(_ATTEMPTS * 2):
         now = yield from account(session)
         if int(now.balance) >= int(before.balance) + wei:
@@ -88,6 +89,23 @@ def fund(session: Session, wei: int) -> Flow[rest.Account]:
     raise Unknown(
         "the deposit was mined but a quorum has not attested it yet; try again in a few seconds", field="balance"
     )
+
+
+def _faucet(session: Session) -> Flow[str | None]:
+    """Base URL of a node with an open faucet, those that we were given first; None if no node has one."""
+    for url in session.nodes:
+        if (yield from _has_faucet(url)):
+            return url
+    for server in (yield from servers(session)):
+        other = reach(session, server)
+        if other is not None and other not in session.nodes and (yield from _has_faucet(other)):
+            return other
+    return None
+
+
+def _has_faucet(url: str) -> Flow[bool]:
+    reply = yield Http("GET", url + "/v1/info", timeout_ms=5_000)
+    return not isinstance(reply, Unreachable) and reply.status == 200 and read(reply, rest.Info).development
 
 
 def submit(session: Session, order: Order, agreed: Quote | None = None) -> Flow[Ticket]:

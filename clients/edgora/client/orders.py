@@ -11,7 +11,7 @@ from edgora.wire.errors import Refused, Unavailable
 from edgora.wire.hashing import keccak
 from edgora.wire.units import Wei, amount
 
-__all__ = ["Order", "Quote", "quote"]
+__all__ = ["Order", "Quote", "module_name", "quote", "reach"]
 
 _HASTE = 2
 """A task is desired within this multiple of the expected time."""
@@ -65,7 +65,8 @@ class Quote:
     """Why each other server does not."""
 
 
-def _reach(session: Session, server: rest.Server) -> str | None:
+def reach(session: Session, server: rest.Server) -> str | None:
+    """Base URL of a server from where we are; None while it has shown no key document."""
     if server.keys is None:
         return None
     return (server.keys.network_url if session.inside else server.keys.public_url).rstrip("/")
@@ -122,7 +123,7 @@ def quote(session: Session, order: Order) -> Flow[Quote]:
             f"the deadline is {patience} ms ahead, at most {info.limits.deadline_ms} may be", field="deadline",
             fix="ask for less fuel or set an earlier deadline",
         )  # fmt: skip
-    url = _reach(session, source)
+    url = reach(session, source)
     assert url is not None
     return Quote(
         source=source.id, source_url=url, fuel_limit=order.fuel_limit, price=price,
@@ -132,7 +133,7 @@ def quote(session: Session, order: Order) -> Flow[Quote]:
 
 
 def _source(session: Session, live: Sequence[rest.Server], order: Order) -> rest.Server:
-    reachable = [s for s in live if _reach(session, s) is not None]
+    reachable = [s for s in live if reach(session, s) is not None]
     if order.source is not None:
         chosen = [s for s in reachable if s.id == order.source]
         if not chosen:
@@ -141,7 +142,7 @@ def _source(session: Session, live: Sequence[rest.Server], order: Order) -> rest
     if not reachable:
         raise Unavailable("no live server has published its key document yet", field="source")
     first = session.nodes[0].rstrip("/")
-    nearest = [s for s in reachable if _reach(session, s) == first]
+    nearest = [s for s in reachable if reach(session, s) == first]
     return nearest[0] if nearest else min(reachable, key=lambda s: (s.tasks, s.id))
 
 

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import httpx2
@@ -20,13 +21,17 @@ from edgora.ue.plan import Arrival, Fleet, draw_positions, nearest
 from edgora.ue.radio import RadioTransport, rates
 from edgora.ue.work import draw_work
 from edgora.wire import rest
-from edgora.wire.errors import EdgoraError, Refused, Unavailable
+from edgora.wire.errors import EdgoraError, Refused, RuleRefused, TooMany, Unavailable
 
 __all__ = ["FleetRun", "TaskRecord", "run_fleet"]
 
 T = TypeVar("T")
 _DOOMED_PATIENCE_MS = 4_000
 _AGAIN_S = 0.5
+_PASSING = frozenset((
+    "CHAIN_NOT_SEEN", "DEADLINE_TOO_SOON", "FUEL_TOO_LARGE", "NOT_AUDITABLE", "SETTLEMENT_BEHIND", "TASKS_FULL", "UE_TASKS_FULL",
+))  # fmt: skip
+"""Rules that refuse an order for what the consortium is doing now, not for what the order is."""
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):
@@ -117,6 +122,13 @@ async def run_fleet(
     )  # fmt: skip
 
 
+def _passes(error: EdgoraError) -> bool:
+    """Whether the same order may be welcome in a moment: nodes away or busy, a server that went, a chain behind."""
+    if isinstance(error, RuleRefused):
+        return error.rule in _PASSING
+    return isinstance(error, Unavailable | TooMany) or error.field == "source"
+
+
 class _Ue:
     def __init__(
         self,
@@ -163,11 +175,9 @@ class _Ue:
         deadline = start + 3 * fleet.patience_ms / 1000
         try:
             work = await asyncio.to_thread(draw_work, arrival.kernel, arrival.seed)
-            listed = await self._insist(self.client.servers, deadline)
-            order = self._bid(fleet, arrival, work.order, listed)
-            record.source = order.source
             mark("sealing", "SEALING")
-            ticket: Ticket = await self._insist(lambda: self.client.submit(order), deadline)
+            ticket = await self._admitted(fleet, arrival, work.order, deadline)
+            record.source = ticket.offer.source
             record.task = hex0x(ticket.task)
             record.maximum = ticket.offer.fuel_limit * ticket.offer.price * 1000
             self._current[record.task] = (record, start, changed)
@@ -199,6 +209,17 @@ class _Ue:
         finally:
             record.done = True
             changed(record)
+
+    async def _admitted(self, fleet: Fleet, arrival: Arrival, order: Order, deadline: float) -> Ticket:
+        """Bid and submit, again with what servers say then when the refusal is one that passes by itself."""
+        while True:
+            try:
+                bid = self._bid(fleet, arrival, order, await self._insist(self.client.servers, deadline))
+                return await self._insist(partial(self.client.submit, bid), deadline)
+            except EdgoraError as error:
+                if not _passes(error) or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_AGAIN_S)
 
     def _bid(self, fleet: Fleet, arrival: Arrival, order: Order, listed: Sequence[rest.Server]) -> Order:
         live = {s.id: s.advert.ask for s in listed if s.live and s.advert is not None and s.keys is not None}

@@ -2,21 +2,30 @@
 
 Rule 1: never of a running node. Two instances of one identity are the twin fault (ledger.md 12), and a copy of a log
         that is being written is no log. The lock of the data directory decides.
-Rule 2: an import goes into an empty home only, and the archive's checksums are compared before anything is written.
+Rule 2: an import goes into an empty home only, and leaves it empty if a file is not as it was.
+Rule 3: what a validator signed after its backup was made is not in it. From an old backup it would sign something else
+        for the same height, which is equivocation; so a restored node observes, unless whoever restores it says that
+        this is the newest backup and that the node ran nowhere since.
 """
 
 import hashlib
+import io
 import os
+import shutil
 import tarfile
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 from edgora.adapters.wal_files import DataDirectory
 from edgora.wire.errors import Refused
 
-__all__ = ["export_node", "import_node"]
+__all__ = ["OBSERVER", "export_node", "import_node"]
 
+OBSERVER = "observer"
+"""A file in a home: this node follows the ledger and never votes."""
+_OBSERVES = "restored from a backup that may not be the newest; from an old log a validator votes twice\n"
 _MANIFEST = "edgora-backup.json"
 _SKIPPED = frozenset(("consensus.sock", "consensus.toml", "lock"))
 
@@ -36,53 +45,89 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def export_node(home: Path, archive: Path) -> int:
-    """Write the archive; the number of files. Raises Conflict while the node runs, Refused if there is no node."""
+def export_node(home: Path, archive: Path | BinaryIO) -> int:
+    """Write the archive, to a new file or a stream; the number of files.
+
+    Raises Conflict while the node runs, Refused if there is no node or the file exists.
+    """
     if not (home / "signer.key").exists():
         raise Refused(f"{home} is no node's home: it has no signer.key", field="home")
     lock = DataDirectory(home / "consensus")
     try:
-        manifest = _Manifest(1, {str(p.relative_to(home)): _digest(p) for p in _files(home)})
-        listing = home / _MANIFEST
-        listing.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-        handle = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if not isinstance(archive, Path):
+            return _write(home, archive)
         try:
-            with os.fdopen(handle, "wb") as out, tarfile.open(fileobj=out, mode="w:gz") as tar:
-                for name in (_MANIFEST, *manifest.files):
-                    tar.add(home / name, arcname=name, recursive=False)
-                tar.close()
-                out.flush()
-                os.fsync(out.fileno())
-        finally:
-            listing.unlink()
-        return len(manifest.files)
-    except FileExistsError:
-        raise Refused(f"{archive} exists; it is not overwritten", field="archive") from None
+            handle = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise Refused(f"{archive} cannot be made: {error.strerror}; nothing is overwritten", field="archive") from None
+        with os.fdopen(handle, "wb") as out:
+            count = _write(home, out)
+            out.flush()
+            os.fsync(out.fileno())
+        return count
     finally:
         lock.close()
 
 
-def import_node(archive: Path, home: Path) -> int:
-    """Restore an archive into an empty home; the number of files. Raises Refused if it is damaged or home is not empty."""
+def _write(home: Path, out: BinaryIO) -> int:
+    manifest = _Manifest(1, {str(p.relative_to(home)): _digest(p) for p in _files(home)})
+    listing = msgspec.json.format(msgspec.json.encode(manifest))
+    with tarfile.open(fileobj=out, mode="w|gz") as tar:
+        head = tarfile.TarInfo(_MANIFEST)
+        head.size, head.mode = len(listing), 0o600
+        tar.addfile(head, io.BytesIO(listing))
+        for name in manifest.files:
+            tar.add(home / name, arcname=name, recursive=False)
+    return len(manifest.files)
+
+
+def import_node(archive: Path | BinaryIO, home: Path, *, votes: bool = False) -> int:
+    """Restore an archive, from a file or a stream, into an empty home; the number of files.
+
+    votes: the caller vouches for rule 3. Raises Refused if the archive is damaged, the home is not empty, or a node
+    that only observed is to vote.
+    """
     if home.exists() and any(home.iterdir()):
         raise Refused(f"{home} is not empty; a node is restored into an empty home only", field="home")
     try:
-        with tarfile.open(archive, mode="r:gz") as tar:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (home / OBSERVER).write_text(_OBSERVES)  # first: should we die half way, what is there does not vote
+        manifest = _read(archive, home)
+        _check(manifest, home)
+        if votes:
+            if OBSERVER in manifest.files:
+                raise Refused("this node only observed when it was backed up; it may not vote", field="votes")
+            (home / OBSERVER).unlink()
+    except BaseException:
+        _clear(home)
+        raise
+    return len(manifest.files)
+
+
+def _read(archive: Path | BinaryIO, home: Path) -> _Manifest:
+    try:
+        with (
+            tarfile.open(archive, mode="r:gz") if isinstance(archive, Path) else tarfile.open(fileobj=archive, mode="r|gz")
+        ) as tar:
             head = tar.next()
             if head is None or head.name != _MANIFEST:
-                raise Refused(f"{archive} is no backup of a node", field="archive")
+                raise Refused("the archive is no backup of a node", field="archive")
             source = tar.extractfile(head)
             assert source is not None
             manifest = msgspec.json.decode(source.read(), type=_Manifest)
-            home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            tar.extractall(home, members=[m for m in tar if m.isfile() and m.name in manifest.files], filter="data")
+            tar.extractall(home, members=(m for m in tar if m.isfile() and m.name in manifest.files), filter="data")
     except (OSError, EOFError, tarfile.TarError, msgspec.DecodeError) as error:
-        raise Refused(f"{archive} cannot be read: {error}", field="archive") from None
+        raise Refused(f"the archive cannot be read: {error}", field="archive") from None
+    return manifest
+
+
+def _check(manifest: _Manifest, home: Path) -> None:
     for name, digest in manifest.files.items():
         if not (home / name).is_file() or _digest(home / name) != digest:
-            raise Refused(
-                f"{name} in {archive} is damaged; nothing may start from it",
-                field="archive",
-                fix=f"empty {home} and take another backup",
-            )
-    return len(manifest.files)
+            raise Refused(f"{name} in the archive is damaged", field="archive", fix="take another backup")
+
+
+def _clear(home: Path) -> None:
+    """Empty the home; it may be a mount point, so it stays itself."""
+    for path in home.iterdir() if home.is_dir() else ():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -11,11 +11,11 @@ from typing import Any, cast
 
 from edgora.adapters.anvil_chain import AnvilChain, find_anvil, start_anvil
 from edgora.adapters.chain_deploy import Deployment, deploy_settlement
-from edgora.adapters.evm_chain import EvmChain
 from edgora.crypto.sign import SigningKey
 from edgora.lab.ground import Ground
 from edgora.ports.chain import Chain, Mined
 from edgora.wire.errors import Unavailable
+from edgora.wire.genesis import Genesis
 from edgora.wire.units import Wei
 
 __all__ = ["EVM_CHAIN_ID", "GasMeter", "RunningChain", "chain_kind", "deploy", "fund", "open_chain"]
@@ -82,14 +82,13 @@ async def fund(chain: AnvilChain, addresses: Sequence[tuple[bytes, int]]) -> Non
             await chain.rpc("anvil_setBalance", "0x" + address.hex(), hex(wei))
 
 
-def accounts(ground: Ground) -> list[tuple[bytes, int]]:
+def accounts(genesis: Genesis) -> list[tuple[bytes, int]]:
     """Who pays gas: the deployer, which is also the faucet, and each validator."""
-    return [(ground.deployer.address, FAUCET_MONEY), *((n.signing.address, GAS_MONEY) for n in ground.nodes)]
+    return [(genesis.deployer, FAUCET_MONEY), *((v.address, GAS_MONEY) for v in genesis.validators)]
 
 
-async def deploy(chain: Chain, deployer: SigningKey, ground: Ground) -> Deployment:
+async def deploy(chain: Chain, deployer: SigningKey, genesis: Genesis) -> Deployment:
     """Put the contract where the genesis document says; idempotent."""
-    genesis = ground.genesis
     return await deploy_settlement(
         chain, deployer, genesis.addresses, genesis.consortium_id, genesis.id, genesis.market.lambda_bps,
         genesis.market.exit_delay_s, genesis.min_stake_gwei * 10**9, genesis.unbond_delay_s,
@@ -100,19 +99,21 @@ async def open_chain(kind: str, ground: Ground, port: int = 0) -> RunningChain:
     """Start a chain of this kind (anvil or evm), fund it, deploy."""
     market = ground.genesis.market_address
     if kind == "evm":
-        chain: Chain = EvmChain(market, dict(accounts(ground)))
+        from edgora.adapters.evm_chain import EvmChain  # py-evm is no part of a node's image
+
+        chain: Chain = EvmChain(market, dict(accounts(ground.genesis)))
         gas = GasMeter(chain)
         return RunningChain(
-            cast("Chain", gas), gas, kind, None, await deploy(chain, ground.deployer, ground), lambda: None
+            cast("Chain", gas), gas, kind, None, await deploy(chain, ground.deployer, ground.genesis), lambda: None
         )
     anvil = await asyncio.to_thread(
         start_anvil, port=port or None, arguments=("--chain-id", str(ground.genesis.chain_id)), block_time_s=2
     )
     try:
         remote = AnvilChain(anvil.url, market)
-        await fund(remote, accounts(ground))
+        await fund(remote, accounts(ground.genesis))
         gas = GasMeter(remote)
-        deployment = await deploy(remote, ground.deployer, ground)
+        deployment = await deploy(remote, ground.deployer, ground.genesis)
         return RunningChain(cast("Chain", gas), gas, kind, anvil.url, deployment, anvil.stop)
     except BaseException:
         anvil.stop()

@@ -5,7 +5,7 @@
     <folder>/scenario.json        what it was laid out from
     <folder>/deployer/deployer.key
     <folder>/node<i>/signer.key sealing.pem link.key   secrets of one node, mode 0600, its own volume in containers
-    <folder>/node<i>/link.spki deployment.toml         what it may tell
+    <folder>/node<i>/link.spki endpoint.json           what it may tell
 
 Rule 1: laying out twice is the same as once; a folder that was laid out for another scenario is refused.
 Rule 2: no two nodes share a folder, so a container mounts its own secrets and nobody else's.
@@ -34,6 +34,8 @@ __all__ = [
     "NodeKeys",
     "draw_ground",
     "lay_out",
+    "read_deployer_key",
+    "read_endpoint",
     "read_genesis",
     "read_ground",
     "read_node_keys",
@@ -161,15 +163,36 @@ def read_node_keys(home: Path) -> NodeKeys:
         raise Refused(f"the keys in {home} cannot be read: {error}", field="folder") from None
 
 
+def read_deployer_key(homes: Path, genesis: Genesis) -> SigningKey:
+    """The deployer's key. Raises Refused if it is not there or not the one that genesis names."""
+    path = homes / "deployer" / "deployer.key"
+    try:
+        key = SigningKey(bytes.fromhex(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path} holds no key: {error}", field="homes") from None
+    if key.address != genesis.deployer:
+        raise Refused(
+            f"{path} is the key of 0x{key.address.hex()}, genesis names 0x{genesis.deployer.hex()}", field="homes"
+        )
+    return key
+
+
+def read_endpoint(home: Path) -> Endpoint:
+    """Where the node of this folder is reached, as its certified key document says."""
+    try:
+        return msgspec.json.decode((home / "endpoint.json").read_bytes(), type=Endpoint)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Refused(f"{home} is no node's folder: {error}", field="home", fix="run `edgora genesis` first") from None
+
+
 def read_ground(folder: Path, homes: Path | None = None) -> Ground:
     """Everything that `lay_out` wrote."""
     homes = homes or folder
     genesis = read_genesis(folder)
     scenario = read_scenario(folder)
     each = [homes / f"node{i}" for i in range(len(genesis.validators))]
-    endpoints = tuple(msgspec.json.decode((h / "endpoint.json").read_bytes(), type=Endpoint) for h in each)
-    deployer = SigningKey(bytes.fromhex((homes / "deployer" / "deployer.key").read_text()))
-    return Ground(genesis, scenario, deployer, tuple(read_node_keys(h) for h in each), endpoints)
+    endpoints = tuple(read_endpoint(home) for home in each)
+    return Ground(genesis, scenario, read_deployer_key(homes, genesis), tuple(read_node_keys(h) for h in each), endpoints)
 
 
 def _readable(genesis: Genesis) -> dict[str, object]:

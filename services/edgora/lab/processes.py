@@ -19,7 +19,7 @@ from rich.console import Console
 from edgora.adapters.anvil_chain import AnvilChain, start_anvil
 from edgora.adapters.chain_deploy import write_deployment
 from edgora.lab import chain as chains
-from edgora.lab.ground import Endpoint, Ground, lay_out
+from edgora.lab.ground import Endpoint, Ground, lay_out, read_ground
 from edgora.lab.scenario import Scenario, load
 from edgora.lab.supervise import NodePlan, allocator_children, node_children, run_children
 from edgora.wire.errors import Unavailable
@@ -84,8 +84,8 @@ async def prepare_chain(url: str, ground: Ground, folder: Path) -> None:
     """Fund, deploy and write the deployment file; idempotent."""
     remote = AnvilChain(url, ground.genesis.market_address)
     try:
-        await chains.fund(remote, chains.accounts(ground))
-        deployment = await chains.deploy(remote, ground.deployer, ground)
+        await chains.fund(remote, chains.accounts(ground.genesis))
+        deployment = await chains.deploy(remote, ground.deployer, ground.genesis)
     finally:
         await remote.close()
     if not (folder / "deployment.json").exists():
@@ -93,27 +93,33 @@ async def prepare_chain(url: str, ground: Ground, folder: Path) -> None:
 
 
 def node_plans(ground: Ground, folder: Path, links: Sequence[int], rpc: str, redis_url: str) -> list[NodePlan]:
-    """A plan a node: REST where its certified key document says, links on 127.0.0.1."""
+    """A plan a node: REST where its certified key document says, links on 127.0.0.1.
+
+    Only node 0 is a faucet: two processes that send from one chain account would draw equal nonces.
+    """
     hosts = [f"127.0.0.1:{port}" for port in links]
     return [
         NodePlan(
             home=folder / f"node{i}", genesis=folder, index=i, links=hosts, link_bind=hosts[i],
-            listen=endpoint.public_url.removeprefix("http://"), public_url=endpoint.public_url,
-            network_url=endpoint.network_url, chain_rpc=rpc, redis_url=redis_url,
-            faucet_key=folder / "deployer" / "deployer.key", environment=ground.scenario.server(i).environment(),
+            listen=endpoint.public_url.removeprefix("http://"), chain_rpc=rpc, redis_url=redis_url,
+            faucet_key=folder / "deployer" / "deployer.key" if i == 0 else None, environment=ground.scenario.server(i).environment(),
         )
         for i, endpoint in enumerate(ground.endpoints)
     ]  # fmt: skip
 
 
 def lay_out_local(scenario: Scenario, folder: Path) -> Ground:
-    """Keys and genesis for processes on this machine; ports of the scenario, 0 for free ones."""
-    ports = [
-        scenario.ports.api + i * scenario.ports.api_step if scenario.ports.api else free_port()
-        for i in range(scenario.consortium.nodes)
-    ]
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
-    return lay_out(scenario, [Endpoint(u, u) for u in urls], folder, time.time_ns() // 1_000_000)
+    """Keys and genesis for processes on this machine; ports of the scenario, 0 for free ones.
+
+    Free ones are chosen once: they are part of the certified key documents, so a folder keeps its own.
+    """
+    count, first = scenario.consortium.nodes, scenario.ports.api
+    if not first and (folder / "genesis.bin").exists():
+        endpoints = list(read_ground(folder).endpoints)
+    else:
+        ports = [first + i * scenario.ports.api_step if first else free_port() for i in range(count)]
+        endpoints = [Endpoint(url, url) for url in (f"http://127.0.0.1:{port}" for port in ports)]
+    return lay_out(scenario, endpoints, folder, time.time_ns() // 1_000_000)
 
 
 def run_platform(folder: Path, scenario_file: Path | None, settings: Sequence[str], progress: Console) -> int:

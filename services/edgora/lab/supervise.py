@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from edgora.lab.backup import OBSERVER
+from edgora.lab.ground import read_endpoint
 from edgora.lab.scenario import Scenario
 from edgora.wire.errors import Refused
 
@@ -38,7 +40,7 @@ class NodePlan:
     """Where a node's things are and how it is reached."""
 
     home: Path
-    """Its secrets and its data; a volume of its own in containers."""
+    """Its secrets, its certified addresses and its data; a volume of its own in containers."""
     genesis: Path
     """Folder with genesis.bin and deployment.json."""
     index: int
@@ -47,8 +49,6 @@ class NodePlan:
     link_bind: str
     listen: str
     """host:port of REST."""
-    public_url: str
-    network_url: str
     chain_rpc: str
     redis_url: str = ""
     faucet_key: Path | None = None
@@ -56,13 +56,20 @@ class NodePlan:
 
 
 def node_children(plan: NodePlan) -> list[Child]:
-    """The two processes of a node; writes the consensus half's configuration into its home."""
+    """The two processes of a node; writes the consensus half's configuration into its home.
+
+    A home with data of an API half has voted, so its log must be there (ledger.md 12); one restored from a backup
+    that may not be the newest only observes.
+    """
     if not (plan.home / "signer.key").exists():
         raise Refused(f"{plan.home} holds no node keys", field="home", fix="run `edgora genesis` first")
+    reached = read_endpoint(plan.home)
+    observes = (plan.home / OBSERVER).exists()
     config = {
         "genesis_file": str((plan.genesis / "genesis.bin").resolve()), "index": plan.index, "signer_key_file": "signer.key",
         "link_key_file": "link.key", "data_dir": "consensus", "socket": "consensus.sock",
-        "endpoints": list(plan.links), "bind": plan.link_bind,
+        "endpoints": list(plan.links), "bind": plan.link_bind, "observer": observes,
+        "require_log": not observes and (plan.home / "api").is_dir(),
     }  # fmt: skip
     lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in config.items()]
     path = plan.home / "consensus.toml"
@@ -70,11 +77,11 @@ def node_children(plan: NodePlan) -> list[Child]:
     host, _, port = plan.listen.rpartition(":")
     deployment = plan.genesis / "deployment.json"
     environment = {
-        "EDGORA_DATA_DIR": str(plan.home / "api"), "EDGORA_GENESIS_FILE": config["genesis_file"],
+        "EDGORA_DATA_DIR": str(plan.home / "api"), "EDGORA_GENESIS_FILE": str(config["genesis_file"]),
         "EDGORA_INDEX": str(plan.index), "EDGORA_SIGNER_KEY_FILE": str(plan.home / "signer.key"),
         "EDGORA_SEALING_KEY_FILE": str(plan.home / "sealing.pem"), "EDGORA_LINK_KEY_FILE": str(plan.home / "link.spki"),
-        "EDGORA_LISTEN_HOST": host, "EDGORA_LISTEN_PORT": port, "EDGORA_PUBLIC_URL": plan.public_url,
-        "EDGORA_NETWORK_URL": plan.network_url, "EDGORA_CONSENSUS_SOCKET": str(plan.home / "consensus.sock"),
+        "EDGORA_LISTEN_HOST": host, "EDGORA_LISTEN_PORT": port, "EDGORA_PUBLIC_URL": reached.public_url,
+        "EDGORA_NETWORK_URL": reached.network_url, "EDGORA_CONSENSUS_SOCKET": str(plan.home / "consensus.sock"),
         "EDGORA_CHAIN_RPC": plan.chain_rpc, "EDGORA_REDIS_URL": plan.redis_url, **plan.environment,
     }  # fmt: skip
     if plan.faucet_key is not None:
