@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -77,6 +78,7 @@ __all__ = ["ApiNode", "NodeKeys", "main"]
 _log = logging.getLogger("edgora.node")
 VERSION = importlib.metadata.version("edgora")
 RECONNECT_S = 0.2
+Work = Callable[[], Coroutine[object, object, None]]
 
 
 class ApiNode:
@@ -172,7 +174,8 @@ class ApiNode:
         except Unavailable as error:
             _log.warning("the chain is not reached yet", extra={"detail": error.detail})
         self._consensus.serve(self._holds.answer)
-        works = [self._follow(), self._lanes.run(), self._directory.run(), *(keep(duty) for duty in self.duties)]
+        works: list[Work] = [self._follow, self._lanes.run, self._directory.run]
+        works += [partial(keep, duty) for duty in self.duties]
         self._tasks = [asyncio.ensure_future(self._guarded(work)) for work in works]
         _log.info("API half is up", extra={"height": self.follower.height})
 
@@ -185,9 +188,9 @@ class ApiNode:
                 _log.warning("the consensus half is away", extra={"detail": error.detail})
             await asyncio.sleep(RECONNECT_S)
 
-    async def _guarded(self, work: Coroutine[object, object, None]) -> None:
+    async def _guarded(self, work: Work) -> None:
         try:
-            await work
+            await work()
         except Exception as error:
             _log.critical("the API half stops", exc_info=error)
             if self.failed is not None and not self.failed.done():
