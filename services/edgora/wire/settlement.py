@@ -229,7 +229,9 @@ def encode_payload(payload: Payload) -> bytes:
     for penalty in payload.penalties:
         if penalty.beneficiary >= places and penalty.beneficiary != BURN:
             raise ValueError(f"{penalty} names a place beyond the {places} servers of the table")
-        parts.append(penalty.server.to_bytes(2, "big") + bytes((penalty.beneficiary,)) + penalty.wei.to_bytes(12, "big"))
+        parts.append(
+            penalty.server.to_bytes(2, "big") + bytes((penalty.beneficiary,)) + penalty.wei.to_bytes(12, "big")
+        )
     return b"".join(parts)
 
 
