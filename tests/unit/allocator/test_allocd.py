@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -383,11 +384,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+async def is_ready(client: httpx2.AsyncClient) -> bool:
+    try:
+        return (await client.get("/readyz")).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
 async def test_the_service_from_the_command_line(redis_url: str, tmp_path: Path) -> None:
     """Process, Redis, a round, its answer, health, SIGTERM: exit 0."""
     import time
-
-    import httpx2
 
     port, log = free_port(), tmp_path / "log"
     with log.open("wb") as stderr:
@@ -400,6 +406,13 @@ async def test_the_service_from_the_command_line(redis_url: str, tmp_path: Path)
         )  # fmt: skip
     bus = RedisBus(redis_url)
     try:
+        # A budget counts from sent_ms, so the round is asked once the service says that it is ready.
+        async with httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", transport=httpx2.AsyncHTTPTransport()
+        ) as client:
+            while not await is_ready(client):
+                assert service.poll() is None, log.read_text()
+                await asyncio.sleep(0.1)
         await ask(bus, 4, sent_ms=time.time_ns() // 10**6)
         (answer,) = await answers(bus, 1)
         assert isinstance(answer, Proposed), log.read_text()
