@@ -11,6 +11,7 @@ import typer
 from edgora.cli.output import console, fail, missing_extra, progress, show, table
 from edgora.client import Client, Delivery, Journal, Order, Quote, Tell, Ticket, Wallet
 from edgora.client.flow import ticket_of
+from edgora.client.images import Raster
 from edgora.client.kernels import from_kernel_output, order_for_kernel, order_for_module
 from edgora.client.proofs import check_document, document_of, read_document
 from edgora.client.trust import hex0x, unhex
@@ -40,9 +41,11 @@ MaxPrice = Annotated[int | None, typer.Option("--max-price", help="Highest price
 Deadline = Annotated[
     float | None, typer.Option("--deadline", help="Seconds from now until the result is worth nothing.")
 ]
+Raw = Annotated[bool, typer.Option("--raw", help="Write the output's octets as the module gave them, not as PNG or JSON.")]
 OutputOctets = Annotated[int, typer.Option("--output-octets", help="Own modules: most octets of output.")]
 Pages = Annotated[int, typer.Option("--memory-pages", help="Own modules: most pages of 64 KiB.")]
 
+_PNG = b"\x89PNG"
 _DEFAULT_NODES = ["http://127.0.0.1:8100", "http://127.0.0.1:8110", "http://127.0.0.1:8120", "http://127.0.0.1:8130"]
 
 
@@ -201,7 +204,7 @@ def submit(
     file: Annotated[Path | None, typer.Argument(help="Input file (a PNG for sobel and blur).")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the opened result goes.")] = None,
     proof: Annotated[Path | None, typer.Option("--proof", help="Save an offline proof (`edgora verify`).")] = None,
-    kernel: Kernel = None, module: Module = None, arg: Arg = None, node: Node = None, key: Key = None, genesis_id: Pin = None,
+    raw: Raw = False, kernel: Kernel = None, module: Module = None, arg: Arg = None, node: Node = None, key: Key = None, genesis_id: Pin = None,
     fuel_limit: FuelLimit = None, max_price: MaxPrice = None, deadline: Deadline = None,
     output_octets: OutputOctets = 1_048_576, memory_pages: Pages = 256,
     wait_settled: Annotated[bool, typer.Option("--settled", help="Wait until the payment is on the chain.")] = False,
@@ -219,12 +222,10 @@ def submit(
                 _print_quote(order, terms)
             if not yes and not as_json and not typer.confirm("sign and submit?", err=True):
                 raise typer.Exit(1)
-            ticket = client.submit(order, terms)
+            ticket = client.submit(order, terms, None if out is None else {"out": str(out.resolve())})
             progress.print(f"[cyan]{'task':>12}[/cyan]  {hex0x(ticket.task)}")
-            if out is not None:
-                client.journal.note(ticket.task, "accepted", {"out": str(out.resolve())})
             delivery = client.deliver(ticket)
-            document = _keep(client, ticket, delivery, out, proof)
+            document = _keep(client, ticket, delivery, out, proof, raw=raw)
             if wait_settled:
                 task = client.finish(ticket.task)
                 document["state"], document["amount_wei"] = task.state, task.amount
@@ -239,7 +240,7 @@ def submit(
 
 
 def _keep(
-    client: Client, ticket: Ticket, delivery: Delivery, out: Path | None, proof: Path | None
+    client: Client, ticket: Ticket, delivery: Delivery, out: Path | None, proof: Path | None, *, raw: bool
 ) -> dict[str, object]:
     """Write result and proof; what there is to say about them."""
     document: dict[str, object] = {
@@ -248,8 +249,7 @@ def _keep(
         "output_octets": len(delivery.output), "out": None, "proof": None,
     }  # fmt: skip
     if out is not None and delivery.code == 0:
-        content, _ = from_kernel_output(ticket.label, delivery.output)
-        out.write_bytes(content)
+        out.write_bytes(delivery.output if raw else from_kernel_output(ticket.label, delivery.output)[0])
         document["out"] = str(out)
     if proof is not None:
         trust, _ = client.session.known()
@@ -353,7 +353,7 @@ def tasks_cancel(
 @tasks_app.command("fetch")
 def tasks_fetch(
     task: TaskId, out: Annotated[Path | None, typer.Option("--out", help="Where the opened result goes.")] = None,
-    proof: Annotated[Path | None, typer.Option("--proof", help="Save an offline proof.")] = None,
+    proof: Annotated[Path | None, typer.Option("--proof", help="Save an offline proof.")] = None, raw: Raw = False,
     node: Node = None, key: Key = None, genesis_id: Pin = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Get the result of a task that an earlier run of the client submitted, even if it crashed."""
@@ -367,7 +367,7 @@ def tasks_fetch(
             client.resume()
             ticket = ticket_of(found, fields)
             goal = out or (Path(fields["out"]) if "out" in fields else None)
-            return _keep(client, ticket, client.deliver(ticket), goal, proof)
+            return _keep(client, ticket, client.deliver(ticket), goal, proof, raw=raw)
 
     document = _guard(run, as_json=as_json)
     if as_json:
@@ -380,7 +380,7 @@ def verify(
     proof: Annotated[Path, typer.Argument(help="Proof document saved by submit or fetch.")],
     genesis_id: Pin = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Raw kernel output to compare with the certified digest.")
+        Path | None, typer.Option("--output", help="Result to compare with the certified digest: a PNG, or --raw octets.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -392,7 +392,11 @@ def verify(
             content = None if output is None else output.read_bytes()
         except OSError as error:
             raise Refused(f"{error.filename}: {error.strerror}", field="proof") from None
-        checks = check_document(read_document(data), None if genesis_id is None else unhex(genesis_id), content)
+        document, anchor = read_document(data), None if genesis_id is None else unhex(genesis_id)
+        checks = check_document(document, anchor, content)
+        if content is not None and content.startswith(_PNG):  # what submit made of an image kernel's output
+            pixels = Raster.from_file(content).to_octets()
+            checks = max(check_document(document, anchor, pixels), checks, key=lambda found: all(c.ok for c in found))
         good = all(c.ok for c in checks)
         if as_json:
             show({"ok": good, "checks": [{"name": c.name, "ok": c.ok, "sentence": c.sentence} for c in checks]})

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -103,10 +103,12 @@ class AsyncClient:
         """What the order would be offered as; signs nothing."""
         return await self._run(orders.quote(self.session, order))
 
-    async def submit(self, order: Order, agreed: Quote | None = None) -> Ticket:
-        """Put the order on the ledger; returns when its TASK is executed with code 0."""
+    async def submit(
+        self, order: Order, agreed: Quote | None = None, remark: Mapping[str, str] | None = None
+    ) -> Ticket:
+        """Put the order on the ledger; returns when its TASK is executed with code 0. remark: for the journal."""
         async with self._signing:
-            return await self._run(flow.submit(self.session, order, agreed))
+            return await self._run(flow.submit(self.session, order, agreed, remark))
 
     async def deliver(self, ticket: Ticket, patience_ms: int = 600_000) -> Delivery:
         """Wait for the result, check its certificate and proofs, open it."""

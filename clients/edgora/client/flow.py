@@ -9,6 +9,7 @@ Rule 1: nothing is believed that `trust` has not checked. Rule 2: whatever would
 first. Rule 3: a wait that ran out means "unknown": the identical bytes are sent again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,8 +109,14 @@ def _has_faucet(url: str) -> Flow[bool]:
     return not isinstance(reply, Unreachable) and reply.status == 200 and read(reply, rest.Info).development
 
 
-def submit(session: Session, order: Order, agreed: Quote | None = None) -> Flow[Ticket]:
-    """Put an order on the ledger. agreed: a quote that the user has seen; its price and deadline are kept."""
+def submit(
+    session: Session, order: Order, agreed: Quote | None = None, remark: Mapping[str, str] | None = None
+) -> Flow[Ticket]:
+    """Put an order on the ledger.
+
+    agreed: a quote that the user has seen; its price and deadline are kept. remark: the caller's own fields for the
+    journal, written together with the signature, so that a crash loses both or none.
+    """
     trust, _ = session.known()
     terms = agreed or (yield from quote(session, order))
     funds = yield from account(session)
@@ -134,7 +141,7 @@ def submit(session: Session, order: Order, agreed: Quote | None = None) -> Flow[
         yield OpenLock(task, terms.maximum, end_s)
     for attempt in range(_ATTEMPTS):
         try:
-            return (yield from _post(session, order, offer, salt, stored))
+            return (yield from _post(session, order, offer, salt, stored, remark or {}))
         except RuleRefused as refused:
             again = (refused.rule in _RESIGN and attempt < 3) or refused.rule in _NOT_YET
             if not again or attempt + 1 == _ATTEMPTS:
@@ -202,7 +209,9 @@ def _voucher(session: Session, offer: Offer, funds: rest.Account, time_ms: int) 
     return VoucherPart(to_u96(cap), until, signature)
 
 
-def _post(session: Session, order: Order, offer: Offer, salt: bytes, stored: bytes) -> Flow[Ticket]:
+def _post(
+    session: Session, order: Order, offer: Offer, salt: bytes, stored: bytes, remark: Mapping[str, str]
+) -> Flow[Ticket]:
     trust, _ = session.known()
     info = yield from get(session, "/v1/info", rest.Info)
     funds = yield from account(session)
@@ -222,7 +231,7 @@ def _post(session: Session, order: Order, offer: Offer, salt: bytes, stored: byt
     body = msgspec.json.encode(submission)
     task = OfferId(offer.digest(trust.market))
     fields: dict[str, Any] = {
-        "label": order.label, "salt": hex0x(salt), "tx_hash": hex0x(digest), "genesis_id": hex0x(trust.id),
+        **remark, "label": order.label, "salt": hex0x(salt), "tx_hash": hex0x(digest), "genesis_id": hex0x(trust.id),
         "nodes": session.nodes, "submission": body.decode(),
     }  # fmt: skip
     yield Note(task, "signed", fields)

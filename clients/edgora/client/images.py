@@ -66,6 +66,10 @@ class Raster:
             raise WireError(f"{len(octets)} octets are no raster of {width} x {height} x {channels}")
         return cls(width, height, channels, octets[_HEAD.size :])
 
+    def to_octets(self) -> bytes:
+        """As image kernels read and write it."""
+        return _HEAD.pack(self.width, self.height, self.channels) + self.samples
+
     def to_png(self) -> bytes:
         image = Image.frombytes(_MODES[self.channels], (self.width, self.height), self.samples)
         file = io.BytesIO()

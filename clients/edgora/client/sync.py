@@ -4,7 +4,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -92,10 +92,12 @@ class Client:
         """What the order would be offered as; signs nothing."""
         return self._run(orders.quote(self.session, order))
 
-    def submit(self, order: Order, agreed: Quote | None = None) -> Ticket:
-        """Put the order on the ledger; returns when its TASK is executed with code 0."""
+    def submit(
+        self, order: Order, agreed: Quote | None = None, remark: Mapping[str, str] | None = None
+    ) -> Ticket:
+        """Put the order on the ledger; returns when its TASK is executed with code 0. remark: for the journal."""
         with self._signing:
-            return self._run(flow.submit(self.session, order, agreed))
+            return self._run(flow.submit(self.session, order, agreed, remark))
 
     def deliver(self, ticket: Ticket, patience_ms: int = 600_000) -> Delivery:
         """Wait for the result, check its certificate and proofs, open it."""
