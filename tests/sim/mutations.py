@@ -94,7 +94,14 @@ MUTANTS = (
     Mutant(
         "parent_unchecked",
         "a proposal may hang on any parent",
-        (Edit(L + "normal", " or header.parent != core.view.last_hash:", ":"),),
+        (
+            Edit(L + "normal", " or header.parent != core.view.last_hash:", ":"),
+            Edit(
+                L + "normal",
+                "    parent = core.chain.header(header.parent)\n",
+                "    parent = core.chain.header(header.parent) or core.chain.header(core.view.last_hash)\n",
+            ),
+        ),
         "seed",
     ),
     Mutant(

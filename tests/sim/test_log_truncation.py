@@ -6,13 +6,23 @@ nothing else: no vote that was never cast, none for another block.
 """
 
 import pytest
+
 from edgora.lab.sim.load import CounterLoad
 from edgora.lab.sim.options import Fault, Options
 from edgora.lab.sim.world import EPOCH_MS, World
 from edgora.ledger.effects import Boot, DurableState
 from edgora.ledger.replica import Replica
 from edgora.ledger.wal import LogCursor, scan
-from edgora.wire.pbft import CheckpointVote, Commit, NewView, Prepare, PrePrepare, ViewChange, WalAccepted, encode_message
+from edgora.wire.pbft import (
+    CheckpointVote,
+    Commit,
+    NewView,
+    Prepare,
+    PrePrepare,
+    ViewChange,
+    WalAccepted,
+    encode_message,
+)
 
 LAST = 64
 SIGNED = (Prepare, Commit, ViewChange, CheckpointVote, PrePrepare, NewView)
@@ -43,7 +53,11 @@ def stripped(message):
 @pytest.fixture(scope="module")
 def world():
     """Some seconds with two view changes, a restart and checkpoints; machine 0 ends with a long log."""
-    faults = (Fault(1_000, "split", 0b0010, 2_500), Fault(2_000, "crash", 0b0001, 300), Fault(4_200, "split", 0b0100, 2_000))
+    faults = (
+        Fault(1_000, "split", 0b0010, 2_500),
+        Fault(2_000, "crash", 0b0001, 300),
+        Fault(4_200, "split", 0b0100, 2_000),
+    )
     listener = Listener(Options(seed=3, faults=faults, checkpoint_every=64, ops_per_s=9))
     listener.start()
     listener.run_until(7_000)

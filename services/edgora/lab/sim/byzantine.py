@@ -14,7 +14,7 @@ import msgspec
 from edgora.ledger.effects import ALL, Send
 from edgora.wire.eip712 import Domain
 from edgora.wire.hashing import merkle_root
-from edgora.wire.ledger import Certificate, CheckpointBody, Header, Phase, SignedTx, Vote, quorum
+from edgora.wire.ledger import Block, Certificate, CheckpointBody, Header, Phase, SignedTx, Vote, quorum
 from edgora.wire.pbft import (
     CheckpointVote,
     Commit,
@@ -79,6 +79,7 @@ class Byzantine:
         self._believers: frozenset[int] = frozenset()
         self._old_view_changes: list[ViewChange] = []
         self._heard: list[Message] = []
+        self._made_up: dict[bytes, Block] = {}
         self._rewriters: list[tuple[str, Callable[[Message, list[int]], list[Letter] | None]]] = [
             ("silent_primary", self._silent_primary),
             ("equivocate", self._equivocate),
@@ -105,11 +106,14 @@ class Byzantine:
                     return letters
         return self._post(send.message, targets)
 
-    def overhear(self, message: Message) -> None:
-        """Something arrived: kept for replays."""
+    def overhear(self, peer: int, message: Message) -> list[Letter]:
+        """Something arrived: kept for replays; a question for a block that we made up is answered."""
         if len(self._heard) < 400 or self._rng.random() < 0.1:
             self._heard.append(message)
             del self._heard[: len(self._heard) - 400]
+        if isinstance(message, GetBody) and message.block_hash in self._made_up:
+            return self._post(PutBody(message.epoch, self._made_up[message.block_hash]), [peer])
+        return []
 
     def tick(self, host: "Host") -> list[Letter]:
         """Unprompted talk."""
@@ -261,6 +265,7 @@ class Byzantine:
         if base is not None and (source is None or rng.random() < 0.7):
             header = msgspec.structs.replace(base.header, time_ms=base.header.time_ms + 1)
             headers, height, block_hash = (header,), header.height, header.struct_hash()
+            self._made_up[block_hash] = Block(header, base.txs)
         elif source is not None:
             height, block_hash = source.vote.height, Digest(source.vote.block_hash)
         else:

@@ -44,6 +44,7 @@ class Stage(msgspec.Struct, frozen=True, array_like=True):
     """
 
     txs: int
+    """Transactions that wait as the view begins, at least."""
     propose_up_to: tuple[int, ...]
     """By receiver: the highest relative height whose proposal reaches it."""
     prepare_to: tuple[int, ...]
@@ -158,7 +159,10 @@ def _braid(rng: random.Random, n: int) -> list[Stage]:
     second = stage([everyone] * height, [rng.choice(some)] * height, cut=1 << alone, mute=rng.choice((1 << other, 0)))
     height = rng.randint(1, HEIGHTS)
     third = stage(
-        [everyone] * height, [rng.choice(some)] * height, cut=rng.choice((1 << other, 0)), mute=rng.choice((1 << other, 0))
+        [everyone] * height,
+        [rng.choice(some)] * height,
+        cut=rng.choice((1 << other, 0)),
+        mute=rng.choice((1 << other, 0)),
     )
     return [first, second, third]
 
@@ -237,7 +241,7 @@ class ScenarioWorld(World):
         for host in self.doors:
             if view and self._stage(view - 1).restart >> host.index & 1 and host.up:
                 self.at(self.now, self._crash, host, self._rng.randint(0, 30))
-        self._clients.invoke(self._stage(view).txs)
+        self._clients.invoke(max(0, self._stage(view).txs - len(self._clients.unfinished())))
 
     def passes(self, host: "Host", receiver: "Host", message: Message) -> bool:
         """Whether the present stage lets this message through."""
@@ -325,7 +329,7 @@ class ScenarioWorld(World):
     def _settle(self) -> None:
         """Liveness: everything that was invoked is answered, and everybody gets there."""
         self.run_until(self.now + 70)
-        self._clients.invoke(2)
+        self._clients.invoke(1)
         patience = 20 * self.options.timeout_cap_ms
 
         if not self.run_until(self.now + patience, lambda: not self.load.unfinished() and self.settled):

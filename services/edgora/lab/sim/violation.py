@@ -3,9 +3,10 @@
 __all__ = ["Violation"]
 
 
-class Violation(Exception):  # noqa: N818 - it is a finding about the system under test, not an error of this program
+class Violation(Exception):
     """A property does not hold. `rule` is P1..P10, J (market.md 10), or HALT: a correct replica found
-    itself diverged or forked and stopped. `detail` says what was seen."""
+    itself diverged or forked and stopped. `detail` says what was seen.
+    """
 
     def __init__(self, rule: str, detail: str) -> None:
         super().__init__(f"{rule}: {detail}")

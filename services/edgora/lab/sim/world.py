@@ -287,7 +287,8 @@ class World:
         if message is None:
             return  # a link drops what does not decode, and the peer loses credit
         if self._byzantine is not None and receiver.index == self.options.byzantine:
-            self._byzantine.overhear(message)
+            for target, data, extra in self._byzantine.overhear(source, message):
+                self._post(receiver, target, Envelope(data), extra)
         receiver.receive(source, message)
 
     def published(self, host: Host, executed: Executed) -> None:
