@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from edgora.lab.sim import campaign
 from edgora.lab.sim.options import Options, expand
@@ -23,17 +24,22 @@ def run(generator, numbers, **kind):
     return outcomes
 
 
-@pytest.mark.parametrize("first", range(0, 40, 10))
+@pytest.mark.parametrize("first", range(0, 30, 10))
 def test_long_schedules_keep_every_property(first):
     outcomes = run("seed", range(first, first + 10))
     assert all(outcome.events >= 1_000 for outcome in outcomes)
     assert all(outcome.blocks >= 20 for outcome in outcomes)
 
 
-@pytest.mark.parametrize("first", range(0, 200, 50))
+@pytest.mark.parametrize("first", range(0, 150, 50))
 def test_phase_aware_scenarios_keep_every_property(first):
     outcomes = run("scenario", range(first, first + 50))
     assert sum(outcome.views for outcome in outcomes) > 100  # views really change
+
+
+def test_the_market_keeps_its_promises_on_a_faulty_ledger():
+    outcomes = run("seed", range(3), app="market")
+    assert sum(outcome.answered for outcome in outcomes) > 100
 
 
 def test_a_schedule_with_real_signatures():
@@ -82,6 +88,43 @@ def test_shrinking_keeps_the_failure_and_drops_the_rest(monkeypatch):
     assert [fault.kind for fault in small.faults] == ["crash"]
     assert small.byzantine is None
     assert small.drop == small.duplicate == small.burst == 0
+
+
+def test_the_verb_prints_one_document_and_one_command_for_each_failure(monkeypatch):
+    from typer.testing import CliRunner
+
+    from edgora.cli import sim
+
+    verb = typer.Typer()
+    sim.app_commands(verb)
+    clean = CliRunner().invoke(verb, ["--seeds", "5..5", "--scenarios", "0..1", "--jobs", "1", "--json"])
+    document = json.loads(clean.stdout)
+    assert clean.exit_code == 0
+    assert document["failures"] == []
+    assert document["seeds"]["schedules"] == 1
+    assert document["scenarios"]["schedules"] == 2
+    assert document["seeds"]["forks"] == document["seeds"]["lost_commits"] == document["seeds"]["stuck"] == 0
+    assert CliRunner().invoke(verb, ["--seeds", "5..4"]).exit_code == 2
+    assert CliRunner().invoke(verb, ["--app", "chess"]).exit_code == 2
+
+    def broken(job, *_):
+        return campaign.Outcome(
+            job=job,
+            events=1,
+            blocks=1,
+            views=0,
+            answered=0,
+            seconds=0.0,
+            trace="",
+            rule="P1",
+            detail="two blocks",
+            options="{}",
+        )
+
+    monkeypatch.setattr(campaign, "run_job", broken)
+    failed = CliRunner().invoke(verb, ["--seeds", "5..5", "--jobs", "1", "--json"])
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["failures"][0]["repeat"] == "edgora sim --seeds 5..5"
 
 
 @pytest.mark.parametrize("name", ["tip_not_reported", "send_before_sync", "base_not_enforced"])
