@@ -29,7 +29,7 @@ from edgora.crypto.keys import SealingKey
 from edgora.crypto.sign import SigningKey
 from edgora.lab.chain import fund
 from edgora.lab.cluster import Cluster
-from edgora.lab.demo import DEMO_SETTINGS, all_live
+from edgora.lab.demo import DEMO_SETTINGS, wait_live
 from edgora.lab.scenario import load
 from edgora.wire.hashing import keccak
 
@@ -108,7 +108,7 @@ class Embedded:
 
     async def _start(self) -> None:
         await self.cluster.start()
-        await all_live(self.cluster)
+        await wait_live(list(self.cluster.urls.values()))
 
     def run(self, work: Coroutine[Any, Any, T], timeout_s: float = START_S) -> T:
         """Have the platform's loop do something and wait for it."""

@@ -7,6 +7,7 @@ the task ended. A record never hides a failure: an error stays in it, with its s
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -57,6 +58,11 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     seen_ms: dict[str, int] = {}
     """Stage or event -> when it was first seen."""
     done: bool = False
+
+
+_playing: ContextVar[TaskRecord] = ContextVar("playing")
+_began: ContextVar[float] = ContextVar("began")
+"""Of the asyncio task that a step is told in: a UE plays several tasks at a time."""
 
 
 class FleetRun(msgspec.Struct, kw_only=True):
@@ -153,6 +159,8 @@ class _Ue:
         await self._http.aclose()
 
     def _told(self, tell: Tell) -> None:
+        if tell.stage == "stored":
+            _playing.get().seen_ms.setdefault("stored", int(1000 * (time.monotonic() - _began.get())))
         if tell.event is None or tell.event.task is None:
             return
         known = self._current.get(tell.event.task)
@@ -166,6 +174,8 @@ class _Ue:
         self, fleet: Fleet, arrival: Arrival, record: TaskRecord, changed: Callable[[TaskRecord], None]
     ) -> None:
         start = time.monotonic()
+        _playing.set(record)
+        _began.set(start)
 
         def mark(stage: str, state: str) -> None:
             record.seen_ms.setdefault(stage, int(1000 * (time.monotonic() - start)))

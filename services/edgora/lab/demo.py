@@ -22,7 +22,7 @@ from edgora.ue.fleet import FleetRun, TaskRecord, run_fleet
 from edgora.ue.plan import draw_arrivals
 from edgora.wire.errors import Unavailable
 
-__all__ = ["DEMO_SETTINGS", "run_demo", "run_scenario"]
+__all__ = ["DEMO_SETTINGS", "run_demo", "run_scenario", "wait_live"]
 
 DEMO_SETTINGS = (
     "name=demo", "market.batch_ms=3000", "market.audit_max_ms=5000", "market.margin_ms=20000", "market.proposal_ms=500",
@@ -30,7 +30,7 @@ DEMO_SETTINGS = (
 )  # fmt: skip
 """Quicker batches and audits than a consortium would agree on, so that a demo sees them happen, and time for proposals
 to be ordered by four nodes that share one interpreter."""
-_LIVE_S = 30.0
+_LIVE_S = 120.0
 
 
 class _Board:
@@ -70,14 +70,14 @@ class _Board:
         return grid
 
 
-async def all_live(cluster: Cluster) -> None:
-    """Wait until every server is registered, advertises, has shown its keys, and the chain is seen."""
-    async with AsyncClient(list(cluster.urls.values())) as visitor:
+async def wait_live(urls: Sequence[str]) -> None:
+    """Wait until every server is registered, advertises and has shown its keys."""
+    async with AsyncClient(urls) as visitor:
         end = time.monotonic() + _LIVE_S
         while time.monotonic() < end:
             try:
                 listed = await visitor.servers()
-                if len(listed) == len(cluster.nodes) and all(s.live and s.keys is not None for s in listed):
+                if len(listed) == len(urls) and all(s.live and s.keys is not None for s in listed):
                     return
             except Unavailable:
                 pass
@@ -89,7 +89,7 @@ async def run_scenario(scenario: Scenario, keep: Path | None, progress: Console)
     """One embedded run of a scenario and its report."""
     began = time.monotonic()
     async with Cluster(scenario, keep) as cluster:
-        await all_live(cluster)
+        await wait_live(list(cluster.urls.values()))
         progress.print(
             f"{len(cluster.nodes)} nodes live on {cluster.chain.kind} after {time.monotonic() - began:.1f} s: "
             f"{', '.join(cluster.urls.values())}", highlight=False,

@@ -316,4 +316,4 @@ class DevChain:
                 account.spent += total
                 account.balance -= total
                 paid += total
-        return skipped, paid
+        return list(skipped), paid

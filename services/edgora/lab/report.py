@@ -41,7 +41,7 @@ from edgora.wire.market import (
     Verdict,
 )
 
-__all__ = ["Latency", "Money", "Report", "RoundLine", "read_events", "report_run"]
+__all__ = ["Latency", "Money", "Report", "RoundLine", "latencies", "percentile", "read_events", "report_run"]
 
 E = TypeVar("E")
 _PAGE = 4_096
@@ -144,12 +144,14 @@ def _of(events: Iterable[_Timed], kind: type[E]) -> list[tuple[int, E]]:
     return [(t.time_ms, t.event) for t in events if isinstance(t.event, kind)]
 
 
-def _percentile(values: Sequence[float], share: float) -> float:
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which this share lies (nearest rank)."""
     ordered = sorted(values)
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
 
 
-def _latencies(events: Sequence[_Timed], records: Sequence[TaskRecord]) -> list[Latency]:
+def latencies(events: Sequence[_Timed], records: Sequence[TaskRecord]) -> list[Latency]:
+    """p50 and p99 of each stage that a task of the run went through."""
     opened = {e.offer_id: t for t, e in _of(events, TaskOpened)}
     assigned: dict[bytes, int] = {e.offer_id: t for t, e in _of(events, TaskAssigned)}
     filed = {e.offer_id: e.done_ms for _, e in _of(events, ResultFiled)}
@@ -160,10 +162,12 @@ def _latencies(events: Sequence[_Timed], records: Sequence[TaskRecord]) -> list[
         return [float(max(0, b[k] - a[k])) for k in b if k in a]
 
     def seen(last: str, first: str | None = None) -> list[float]:
-        return [float(r.seen_ms[last] - (r.seen_ms[first] if first else 0)) for r in records if last in r.seen_ms]
+        both = [r.seen_ms for r in records if last in r.seen_ms and (first is None or first in r.seen_ms)]
+        return [float(at[last] - (at[first] if first else 0)) for at in both]
 
     rows = [
-        ("admit", seen("ordered", "sealing"), "UE: sealing, upload over the radio, Stored, TASK certified with code 0"),
+        ("admit", seen("stored"), "UE: arrival, sealing, upload over the radio, the source's Stored"),
+        ("order", seen("ordered", "stored"), "UE: TASK signed, ordered and executed with code 0"),
         ("allocate", between(opened, assigned), "ledger: TASK ordered to the close of the round that assigned it"),
         ("run", between(assigned, filed), "ledger: assigned to result held by f+1: transfer, WASM, sealing, holding"),
         ("deliver", seen("delivered"), "UE: arrival to opened and verified result"),
@@ -172,7 +176,7 @@ def _latencies(events: Sequence[_Timed], records: Sequence[TaskRecord]) -> list[
         ("total", seen("ended"), "UE: arrival to SETTLED or REFUNDED"),
     ]
     return [
-        Latency(stage=s, tasks=len(v), p50=round(statistics.median(v), 1), p99=_percentile(v, 0.99), what=w)
+        Latency(stage=s, tasks=len(v), p50=round(statistics.median(v), 1), p99=percentile(v, 0.99), what=w)
         for s, v, w in rows
         if v
     ]
@@ -316,7 +320,7 @@ async def report_run(
         tasks=len(records), settled=sum(r.state == "SETTLED" for r in records),
         refunded=len(_of(events, TaskRefunded)), refunds_planned=sum(r.fate != "settle" for r in records),
         verified=sum(bool(r.verified) for r in records), kernels=dict(Counter(r.kernel for r in records)),
-        latency_ms=_latencies(events, records), gas=gas, rounds=rounds, utility=sum(r.value for r in rounds),
+        latency_ms=latencies(events, records), gas=gas, rounds=rounds, utility=sum(r.value for r in rounds),
         optimum=sum(r.optimum for r in rounds), money=money, policies=dict(Counter(r.winner for r in rounds)),
         records=records, problems=_problems(records, money, rounds),
     )  # fmt: skip

@@ -20,7 +20,9 @@ from edgora.lab.ground import read_endpoint
 from edgora.lab.scenario import Scenario
 from edgora.wire.errors import Refused
 
-__all__ = ["Child", "NodePlan", "allocator_children", "node_children", "run_children"]
+__all__ = [
+    "Child", "NodePlan", "allocator_children", "node_children", "run_children", "start_children", "stop_children",
+]  # fmt: skip
 
 _STOP_S = 15.0
 
@@ -106,12 +108,8 @@ def allocator_children(scenario: Scenario, redis_url: str, ports: Sequence[int])
     ]  # fmt: skip
 
 
-async def run_children(children: Sequence[Child], *, ready: asyncio.Event | None = None) -> int:
-    """Run all until a signal (status 0) or until one ends (its status, 1 for 0: nobody should end by itself)."""
-    loop = asyncio.get_running_loop()
-    enough = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, enough.set)
+async def start_children(children: Sequence[Child]) -> list[asyncio.subprocess.Process]:
+    """Start all, in order; if one cannot be started, those before it are stopped again."""
     running: list[asyncio.subprocess.Process] = []
     try:
         for child in children:
@@ -120,8 +118,34 @@ async def run_children(children: Sequence[Child], *, ready: asyncio.Event | None
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop the children in order
             )  # fmt: skip
             running.append(process)
-        if ready is not None:
-            ready.set()
+    except BaseException:
+        await stop_children(running)
+        raise
+    return running
+
+
+async def stop_children(running: Sequence[asyncio.subprocess.Process]) -> None:
+    """SIGTERM to all that run, SIGKILL to those that do not end in time; returns when none is left."""
+    for process in running:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+    for process in running:
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def run_children(children: Sequence[Child]) -> int:
+    """Run all until a signal (status 0) or until one ends (its status, 1 for 0: nobody should end by itself)."""
+    loop = asyncio.get_running_loop()
+    enough = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, enough.set)
+    running = await start_children(children)
+    try:
         ends = {asyncio.ensure_future(process.wait()): child for process, child in zip(running, children, strict=True)}
         stop = asyncio.ensure_future(enough.wait())
         await asyncio.wait([*ends, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -133,13 +157,4 @@ async def run_children(children: Sequence[Child], *, ready: asyncio.Event | None
         sys.stderr.write(f"edgora: {child.name} ended with status {status}; stopping the rest\n")
         return status if status > 0 else 1
     finally:
-        for process in running:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-        for process in running:
-            try:
-                await asyncio.wait_for(process.wait(), _STOP_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await stop_children(running)

@@ -122,7 +122,7 @@ class ApiNode:
         self._registration = Registration(
             post, document, None if code_hash is None else bytes.fromhex(code_hash.removeprefix("0x"))
         )
-        self._runs, facts, rounds = Runs(post, bench), ChainFacts(post), Rounds(post)
+        self._runs, facts, rounds = Runs(post, bench, self._metrics.work), ChainFacts(post), Rounds(post)
         self.skipped: Mapping[int, Sequence[Skipped]] = rounds.skipped
         """By round: which of this node's allocators made no proposal, and why."""
         self.duties: tuple[Duty, ...] = (

@@ -9,7 +9,7 @@ UNAVAILABLE: that costs nobody's reputation, and another server gets the task.
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from edgora.crypto.keys import SealingPublicKey
@@ -41,8 +41,9 @@ class Runs:
 
     name = "runs"
 
-    def __init__(self, post: Post, bench: Workbench) -> None:
-        self._post, self._bench = post, bench
+    def __init__(self, post: Post, bench: Workbench, observe: Callable[[str, int], None]) -> None:
+        """observe hears how many milliseconds each stage of a task took: transfer, run, hold."""
+        self._post, self._bench, self._observe = post, bench, observe
         self.says = "nothing assigned"
         self.progress: dict[bytes, Reason] = {}
         """What each task in our hands waits for, for `why`."""
@@ -92,15 +93,20 @@ class Runs:
 
     async def _serve(self, duty: RunDuty) -> None:
         post, offer_id = self._post, duty.offer_id
+        began = post.clock.now_ms()
         try:
             wasm, record = await self._fetched(duty)
         except Unavailable as error:
             await self._file(duty, Ran(ResultCode.UNAVAILABLE, NO_DIGEST, 0, detail=error.detail), None, ())
             return
         self.progress.pop(offer_id, None)
+        fetched = post.clock.now_ms()
+        self._observe("transfer", fetched - began)
         own = post.market.server(post.index)
         speed = own.advert.speed if own is not None and own.advert is not None else post.settings.advert.speed
         ran = await self._bench.run(record, wasm, duty.file_by_ms - post.ledger_ms() - FILE_LEAD_MS, speed)
+        done = post.clock.now_ms()
+        self._observe("run", done - fetched)
         if ran.code not in PAID_CODES:
             await self._file(duty, ran, None, ())
             return
@@ -108,6 +114,7 @@ class Runs:
         result = ResultRecord(offer_id, int(ran.code), ran.digest, envelope)
         await asyncio.to_thread(post.blobs.put, Room.RESULTS, offer_id, encode(result))
         held = await self._spread(duty, ran, envelope)
+        self._observe("hold", post.clock.now_ms() - done)
         await self._file(duty, ran, envelope, held)
 
     async def _fetched(self, duty: RunDuty) -> tuple[bytes, InputRecord]:
