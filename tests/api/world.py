@@ -23,6 +23,7 @@ from typing import Any, Self
 import httpx2
 import msgspec
 
+from edgora.adapters.blob_files import BlobFiles
 from edgora.adapters.memory_bus import MemoryBus
 from edgora.compute.limits import Outcome
 from edgora.compute.module import ModuleInfo, inspect, module_digest
@@ -57,6 +58,7 @@ PARAMS = MarketParams(
     round_ms=100, proposal_ms=100, solve_ms=40, slack_ms=500, batch_ms=2_000, audit_max_ms=20_000, draw_ms=4_000,
     margin_ms=120_000, audit_bps=0, auditors=2,
 )  # fmt: skip
+CODE = keccak(b"contract")
 WASM = bytes.fromhex(
     # (module (memory (export "memory") 1) (func (export "alloc") (param i32) (result i32) i32.const 0)
     #         (func (export "run") (param i32 i32) (result i64) i64.const 0))
@@ -278,7 +280,7 @@ class FakeChain:
         self.registered: dict[bytes, int] = {}
         self.found: list[FoundFact] = []
         self.number = 1
-        self.code = keccak(b"contract")
+        self.code = CODE
         self.settled: list[tuple[int, int]] = []
         """(batch id, server index of the relayer) of every settle that went through."""
         self.proofs: list[Any] = []
@@ -557,7 +559,7 @@ class Platform:
         """Start a node over its folder; an earlier one of that index must be stopped."""
         settings = NodeSettings(
             data_dir=Path(self._folder.name) / str(index), index=index, public_url=self.urls[index],
-            network_url=self.urls[index], limits=self.limits, contract_code_hash=self.chain.code.hex(),
+            network_url=self.urls[index], limits=self.limits, contract_code_hash=CODE.hex(),
             advert=AdvertSettings(speed=100_000_000, ask=50, slots=4, valid_ms=3_000_000, position_m=(1.5, 2.0)),
         )  # fmt: skip
         keys = NodeKeys(self.signing[index], self.sealing[index], b"link %d" % index, self.faucet)
@@ -581,12 +583,21 @@ class Platform:
             await node.stop()
         self._folder.cleanup()
 
+    @property
+    def folder(self) -> Path:
+        """Where all nodes keep what they store."""
+        return Path(self._folder.name)
+
+    def blobs(self, index: int) -> BlobFiles:
+        """A node's bulk store, opened beside it."""
+        return BlobFiles(self.folder / str(index))
+
     async def until(self, holds: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait until something holds, looking after each block and, for what no block tells, every 20 ms."""
         async with asyncio.timeout(seconds):
             while not holds():
                 for node in self.nodes:
-                    if node.failed is not None and node.failed.done():
+                    if node.failed is not None and node.failed.done() and not node.failed.cancelled():
                         node.failed.result()
                 try:
                     async with asyncio.timeout(0.02):

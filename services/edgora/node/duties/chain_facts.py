@@ -27,6 +27,8 @@ DEV_CHAINS = frozenset((31337, 131277322940537))
 SETTLED_MS = 2_000
 DEEP = 12
 POLL_S = 0.5
+TASK_WAITS_MS = 15_000
+"""A task that asks for a Head waits about so long; it may have to be said more than once."""
 ASKED_REST_MS = 1_000
 """Between two Heads of ours that tasks ask for: the others need a moment to answer the first."""
 SPAN = 1_000
@@ -61,6 +63,7 @@ class ChainFacts:
     async def run(self) -> None:
         """Look, attest, wait; until cancelled."""
         while True:
+            self._asked.clear()
             try:
                 self.latest = await self._post.chain.latest()
                 await self._heads(self.latest)
@@ -78,8 +81,7 @@ class ChainFacts:
 
     async def _heads(self, latest: ChainBlock) -> None:
         post, now = self._post, self._post.ledger_ms()
-        asked = self._asked.is_set()
-        self._asked.clear()
+        asked = self._post.clock.now_ms() - self._posted_ms < TASK_WAITS_MS
         heads = post.market.heads()
         own = heads[post.index].filed_ms if post.index in heads else 0
         newest = max((head.filed_ms for server, head in heads.items() if server != post.index), default=0)
