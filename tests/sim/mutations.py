@@ -149,6 +149,7 @@ MUTANTS = (
                 "    view.own_change, view.left_because = change, why\n    view.changes[core.me] = change\n",
             ),
         ),
+        "seed",
     ),
     Mutant(
         "join_on_one",

@@ -261,11 +261,11 @@ class Byzantine:
             return None
         rng, body = self._rng, message.body
         source, headers = message.tip, message.headers
-        base = next((m for m in self._heard if isinstance(m, PrePrepare) and m.header.parent == body.commit_hash), None)
-        if base is not None and (source is None or rng.random() < 0.7):
-            header = msgspec.structs.replace(base.header, time_ms=base.header.time_ms + 1)
+        donor = next((m for m in reversed(self._heard) if isinstance(m, PrePrepare)), None)
+        if donor is not None and (source is None or rng.random() < 0.7):
+            header = msgspec.structs.replace(donor.header, parent=body.commit_hash, height=body.commit_height + 1)
             headers, height, block_hash = (header,), header.height, header.struct_hash()
-            self._made_up[block_hash] = Block(header, base.txs)
+            self._made_up[block_hash] = Block(header, donor.txs)
         elif source is not None:
             height, block_hash = source.vote.height, Digest(source.vote.block_hash)
         else:
