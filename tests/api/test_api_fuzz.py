@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import pytest
 import schemathesis
 import uvicorn
-from api.world import Platform
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -18,6 +17,8 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+
+from api.world import Platform
 
 STREAMS = "/v1/events"
 """Never ends by itself; tests/api/test_api_stream.py has it."""
@@ -28,7 +29,6 @@ EXAMPLES = 10
 def _octets(_: object, value: object) -> dict[str, bytes]:
     """Whatever was drawn, as octets."""
     return {"data": value if isinstance(value, bytes) else repr(value).encode()}
-
 
 
 class _Served(threading.Thread):

@@ -1,14 +1,15 @@
 """A task's whole life through REST: every resource that speaks of it, and the proofs that make it believable."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
 import pytest
-from api.world import WASM, Platform
 from msgspec.structs import replace
 
-from edgora.crypto.proof import check_receipt_proof, check_state_proof, check_tx_proof
+from api.world import WASM, Platform
+from edgora.crypto.proof import check_receipt_proof, check_state_proof
 from edgora.crypto.sign import recover
 from edgora.market.state import account_key, server_key
 from edgora.wire.codec import decode, encode
@@ -143,7 +144,7 @@ async def test_blocks_headers_and_transactions(platform: Platform) -> None:
     assert block["certified"]
     headers = (await get(platform, f"/v1/headers?from=1&to={status['height']}"))["items"]
     assert [h["height"] for h in headers] == list(range(1, status["height"] + 1))
-    assert all(a["hash"] == b["parent"] for a, b in zip(headers, headers[1:], strict=False))
+    assert all(a["hash"] == b["parent"] for a, b in itertools.pairwise(headers))
     assert headers[-1] == block["header"]
     seen: list[int] = []
     cursor = ""

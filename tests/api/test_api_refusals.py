@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from api.world import WASM, Draft, Platform, TestUe
 from msgspec.structs import replace
 
+from api.world import WASM, Draft, Platform, TestUe
 from edgora.crypto.sign import SigningKey
 from edgora.node.settings import LimitSettings
 from edgora.wire.codec import encode
@@ -108,7 +108,9 @@ async def test_signatures_of_others_and_for_other_chains(platform: Platform, spa
     body["signature"] = "0x" + draft.ue.key.sign(tx.digest(other.ledger_domain())).hex()
     refused(await platform.clients[0].post("/v1/tasks", json=body), 401, "bad_signature", "signature")
     wrong_voucher = draft.voucher(key=STRANGER)
-    refused(await draft.post(stored, voucher=wrong_voucher), 422, "rule_refused", "voucher.signature", "VOUCHER_SIGNATURE")
+    refused(
+        await draft.post(stored, voucher=wrong_voucher), 422, "rule_refused", "voucher.signature", "VOUCHER_SIGNATURE"
+    )
 
 
 async def test_replays(platform: Platform) -> None:
@@ -247,7 +249,12 @@ async def test_an_input_is_checked_before_it_is_stored(platform: Platform) -> No
     refused(await put(draft, bent("envelope.recipients", [])), 400, "bad_encoding", "envelope.recipients")
     refused(await put(draft, bent("offer.nonce", 99)), 400, "bad_request", "envelope.aad")
     refused(await put(draft, bent("offer.key_commit", ZERO)), 400, "bad_request", "envelope.recipients")
-    refused(await put(draft, bent("result_key", "0x" + platform.sealing[0].public.spki.hex())), 400, "bad_request", "result_key")
+    refused(
+        await put(draft, bent("result_key", "0x" + platform.sealing[0].public.spki.hex())),
+        400,
+        "bad_request",
+        "result_key",
+    )
     refused(await put(draft, bent("offer.deadline_ms", 1)), 400, "bad_request", "offer.deadline_ms")
     refused(await put(draft, bent("envelope.extra", 1)), 400, "bad_request", "envelope.extra")
     unknown = ue.sealed(module_digest=keccak(b"no such module"))
@@ -307,7 +314,12 @@ async def test_bodies_paths_and_methods(platform: Platform) -> None:
     refused(await client.get("/v1/batches/999999"), 404, "not_found", "id")
     refused(await client.get(f"/v1/receipt/{ZERO}/proof"), 404, "not_found", "hash")
     refused(await client.get("/v1/state/0x00?read=guess"), 400, "bad_request", "query.read")
-    refused(await client.get("/v1/events", headers={"Last-Event-ID": "yesterday"}), 400, "bad_request", "header.Last-Event-ID")
+    refused(
+        await client.get("/v1/events", headers={"Last-Event-ID": "yesterday"}),
+        400,
+        "bad_request",
+        "header.Last-Event-ID",
+    )
 
 
 async def test_plain_transactions(platform: Platform) -> None:
@@ -319,13 +331,30 @@ async def test_plain_transactions(platform: Platform) -> None:
         body = Tx(kind, sender, how.get("lane", 7), how.get("seq", 0), ledger.head.height + 50, how.get("payload", b""))
         return SignedTx(body, key.sign(body.digest(ledger.domain)))
 
-    refused(await client.post("/v1/tx", content=encode(tx(key=STRANGER)), headers=binary), 401, "bad_signature", "signature")
+    refused(
+        await client.post("/v1/tx", content=encode(tx(key=STRANGER)), headers=binary), 401, "bad_signature", "signature"
+    )
     unknown = tx(key=STRANGER, sender=STRANGER.address)
-    refused(await client.post("/v1/tx", content=encode(unknown), headers=binary), 422, "rule_refused", "sender", "UNKNOWN_SENDER")
+    refused(
+        await client.post("/v1/tx", content=encode(unknown), headers=binary),
+        422,
+        "rule_refused",
+        "sender",
+        "UNKNOWN_SENDER",
+    )
     refused(await client.post("/v1/tx", content=encode(tx(kind=77)), headers=binary), 400, "bad_request", "kind")
-    refused(await client.post("/v1/tx", content=encode(tx(payload=bytes(17_000))), headers=binary), 413, "too_large", "payload")
-    refused(await client.post("/v1/tx?wait=soon", content=encode(tx()), headers=binary), 400, "bad_request", "query.wait")
-    refused(await client.post("/v1/tx?timeout_ms=0", content=b"", headers=binary), 400, "bad_request", "query.timeout_ms")
+    refused(
+        await client.post("/v1/tx", content=encode(tx(payload=bytes(17_000))), headers=binary),
+        413,
+        "too_large",
+        "payload",
+    )
+    refused(
+        await client.post("/v1/tx?wait=soon", content=encode(tx()), headers=binary), 400, "bad_request", "query.wait"
+    )
+    refused(
+        await client.post("/v1/tx?timeout_ms=0", content=b"", headers=binary), 400, "bad_request", "query.timeout_ms"
+    )
     refused(await client.post("/v1/tx?speed=1", content=b"", headers=binary), 400, "bad_request", "query.speed")
     for bent in (encode(tx())[:-1], encode(tx()) + b"\0", b"", encode([1, 2])):
         answer = await client.post("/v1/tx", content=bent, headers=binary)

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from api.world import Platform
 
+from api.world import Platform
 from edgora.node.settings import LimitSettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -129,12 +129,11 @@ async def test_a_tasks_stream_tells_its_life_and_ends(platform: Platform) -> Non
 
 async def test_streams_are_counted_and_end_with_the_node() -> None:
     limits = LimitSettings(streams=1)
-    async with Platform(live=False, limits=limits) as platform:
-        async with opened(platform, "/v1/events") as stream:
-            await platform.until(lambda: platform.nodes[0]._streams.open == 1)
-            refused = await platform.clients[0].get("/v1/events")
-            assert (refused.status_code, refused.json()["code"]) == (429, "too_many")
-            platform.nodes[0].end_streams()
-            async with asyncio.timeout(20):
-                while await stream.queue.get() is not None:
-                    pass
+    async with Platform(live=False, limits=limits) as platform, opened(platform, "/v1/events") as stream:
+        await platform.until(lambda: platform.nodes[0]._streams.open == 1)
+        refused = await platform.clients[0].get("/v1/events")
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many")
+        platform.nodes[0].end_streams()
+        async with asyncio.timeout(20):
+            while await stream.queue.get() is not None:
+                pass

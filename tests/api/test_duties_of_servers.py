@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from api.world import PARAMS, Platform
 from msgspec.structs import replace
 
+from api.world import PARAMS, Platform
 from edgora.crypto.proof import check_receipt_proof
 from edgora.crypto.seal import unwrap
 from edgora.ledger.effects import SnapshotImage
@@ -243,7 +243,9 @@ async def test_a_chain_that_is_away_is_waited_for() -> None:
         draft = ue.sealed()
         stored = (await draft.upload()).json()["stored"]
         posting = asyncio.ensure_future(draft.post(stored))
-        await platform.until(lambda: bool(platform.nodes[0].duties) and "not reached" in platform.nodes[0].duties[6].says)
+        await platform.until(
+            lambda: bool(platform.nodes[0].duties) and "not reached" in platform.nodes[0].duties[6].says
+        )
         platform.chain.down = False
         answer = await posting
         assert answer.status_code == 202, answer.text

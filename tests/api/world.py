@@ -28,7 +28,7 @@ from edgora.adapters.memory_bus import MemoryBus
 from edgora.compute.limits import Outcome
 from edgora.compute.module import ModuleInfo, inspect, module_digest
 from edgora.crypto.keys import SealingKey
-from edgora.crypto.seal import Context, ContentKey, Envelope, open_sealed, result_digest, seal
+from edgora.crypto.seal import ContentKey, Context, Envelope, open_sealed, result_digest, seal
 from edgora.crypto.sign import SigningKey
 from edgora.lab.market_actors import Consortium, DevChain
 from edgora.ledger.config import Params, genesis_header
@@ -47,8 +47,17 @@ from edgora.wire.genesis import ConsensusParams, Genesis, GenesisServer, Genesis
 from edgora.wire.hashing import keccak
 from edgora.wire.inputs import TaskInput
 from edgora.wire.ledger import Block, Certificate, Header, Kind, LedgerCode, Phase, SignedTx, Tx, Vote
-from edgora.wire.market import BatchSettled, ChainFact, MarketParams, Offer, OfferFlag, ResultCode, ServerRegistered
-from edgora.wire.market import TaskPayload, VoucherPart
+from edgora.wire.market import (
+    BatchSettled,
+    ChainFact,
+    MarketParams,
+    Offer,
+    OfferFlag,
+    ResultCode,
+    ServerRegistered,
+    TaskPayload,
+    VoucherPart,
+)
 from edgora.wire.metadata import ServerMetadata
 from edgora.wire.settlement import Voucher
 from edgora.wire.units import Fuel, Millis
@@ -204,7 +213,9 @@ class InstantLedger:
         result = self.executor.execute(header, header.hash, txs, hashes)
         vote = Vote(Phase.COMMIT, 0, 0, height, header.hash)
         signatures = tuple(key.sign(vote.digest(self.domain)) for key in self.keys[:3])
-        stored = StoredBlock(Block(header, tuple(txs)), Certificate(vote, 0b111, signatures), result.receipts, result.state_root)
+        stored = StoredBlock(
+            Block(header, tuple(txs)), Certificate(vote, 0b111, signatures), result.receipts, result.state_root
+        )
         self.store.append(stored, [encode(event) for event in result.events])
         self.head = header
         self.changed.set()
@@ -466,7 +477,9 @@ class Draft:
         source = self.platform.clients[self.offer.source if self.offer.source < 4 else 0]
         return await source.put(f"/v1/inputs/0x{self.offer.input_digest.hex()}", json=body or self.upload_json())
 
-    def voucher(self, *, cap: int | None = None, until_s: int | None = None, key: SigningKey | None = None) -> VoucherPart:
+    def voucher(
+        self, *, cap: int | None = None, until_s: int | None = None, key: SigningKey | None = None
+    ) -> VoucherPart:
         market, params = self.platform.ledger.market, self.platform.genesis.market
         account = market.account(self.offer.ue)
         maximum = self.offer.fuel_limit * self.offer.price * 1000
@@ -519,10 +532,17 @@ class Draft:
 class Platform:
     """Four API halves. `clients[i]` speaks HTTP to node i's application."""
 
-    def __init__(self, *, params: MarketParams = PARAMS, limits: LimitSettings | None = None, live: bool = True) -> None:
+    def __init__(
+        self, *, params: MarketParams = PARAMS, limits: LimitSettings | None = None, live: bool = True
+    ) -> None:
         self.clock = FastClock()
         self.signing = [SigningKey.derived(f"api server {i}") for i in range(4)]
-        self.sealing = [sealing_key("server 0"), sealing_key("server 1"), sealing_key("server 1"), sealing_key("server 1")]
+        self.sealing = [
+            sealing_key("server 0"),
+            sealing_key("server 1"),
+            sealing_key("server 1"),
+            sealing_key("server 1"),
+        ]
         self.faucet = SigningKey.derived("api deployer")
         urls = [f"http://node{i}.test" for i in range(4)]
         documents = [ServerMetadata(urls[i], urls[i], self.sealing[i].public.spki, b"link %d" % i) for i in range(4)]
@@ -531,7 +551,9 @@ class Platform:
             tuple(GenesisServer(i, k.address, documents[i].hash) for i, k in enumerate(self.signing)),
             self.faucet.address, ConsensusParams(), params, "echo", self.clock.now_ms(),
         )  # fmt: skip
-        self.limits = limits or LimitSettings(tx_per_s=100_000, tx_burst=100_000, requests_per_s=100_000, request_burst=100_000)
+        self.limits = limits or LimitSettings(
+            tx_per_s=100_000, tx_burst=100_000, requests_per_s=100_000, request_burst=100_000
+        )
         self.live, self.urls = live, urls
         self.nodes: list[ApiNode] = []
         self.clients: list[httpx2.AsyncClient] = []
@@ -568,14 +590,23 @@ class Platform:
             self.genesis, index, keys, settings, consensus, self.ledger.store, self.chain, self.bus, runner, self.clock
         )
         client = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=node.app, raise_app_exceptions=False), base_url=self.urls[index], timeout=30
+            transport=httpx2.ASGITransport(app=node.app, raise_app_exceptions=False),
+            base_url=self.urls[index],
+            timeout=30,
         )
         await node.start()
-        for row, item in ((self.nodes, node), (self.clients, client), (self.runners, runner), (self.consensus, consensus)):
+        for row, item in (
+            (self.nodes, node),
+            (self.clients, client),
+            (self.runners, runner),
+            (self.consensus, consensus),
+        ):
             row[index : index + 1] = [item]
         return node
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.ledger.stop()
         for client in self.clients:
             await client.aclose()

@@ -154,7 +154,9 @@ class World:
         words = [data[at : at + 32] for at in range(4, len(data), 32)]
         return Refused(refusal.rule, tuple(int.from_bytes(word, "big") for word in words))
 
-    def send(self, sender: SigningKey | bytes, name: str, *arguments: object, wei: int = 0, gas: int | None = None) -> Any:
+    def send(
+        self, sender: SigningKey | bytes, name: str, *arguments: object, wei: int = 0, gas: int | None = None
+    ) -> Any:
         """A transaction. Returns what the function returns; `logs` holds what it emitted."""
         address = sender if isinstance(sender, bytes) else sender.address
         data = self.raw(address, self.abi.call(name, *arguments), wei=wei, gas=gas)
@@ -189,7 +191,9 @@ class World:
             self.send(RICH, "depositFor", key.address, wei=wei)
         return key
 
-    def section(self, key: SigningKey, lines: Sequence[Line], *, cap: int = 10**18, valid_until: int | None = None) -> Section:
+    def section(
+        self, key: SigningKey, lines: Sequence[Line], *, cap: int = 10**18, valid_until: int | None = None
+    ) -> Section:
         voucher = Voucher(cap, START_S + 86_400 if valid_until is None else valid_until)
         return Section(key.sign(voucher.digest(self.domain)), voucher.cap, voucher.valid_until, tuple(lines))
 

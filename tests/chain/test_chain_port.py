@@ -191,7 +191,9 @@ async def test_chain_facts_of_a_whole_life(bench: Bench) -> None:
     await chain.withdraw(QUORUM.keys[1], 1, poor.address)
     assert await chain.balance(poor.address) == before + 2 * rest
     await chain.set_meta(QUORUM.keys[0], 0, keccak(b"meta"))
-    await chain.advance_epoch(RELAYER, *QUORUM.hand_over(127, QUORUM.addresses[::-1], GENESIS), QUORUM.addresses[::-1], GENESIS)
+    await chain.advance_epoch(
+        RELAYER, *QUORUM.hand_over(127, QUORUM.addresses[::-1], GENESIS), QUORUM.addresses[::-1], GENESIS
+    )
     assert await chain.validators() == QUORUM.addresses[::-1]
     await chain.unbond(QUORUM.keys[3], 3)
     hashes = keccak(b"a"), keccak(b"b")
@@ -229,7 +231,7 @@ async def test_chain_facts_of_a_whole_life(bench: Bench) -> None:
     assert sorted(fact.id for fact in registered) == [0, 1, 2, 3]  # type: ignore[union-attr]
     half = [one for one in found if one.block_number <= settled.block_number]
     assert list(await chain.events(0, settled.block_number)) == half
-    assert list(await chain.events(settled.block_number + 1, found[-1].block_number)) == found[len(half):]
+    assert list(await chain.events(settled.block_number + 1, found[-1].block_number)) == found[len(half) :]
 
 
 async def test_refusals_carry_the_contracts_name_for_them(bench: Bench) -> None:
@@ -273,7 +275,9 @@ async def test_many_sends_of_one_key_at_once_take_a_nonce_each(bench: Bench) -> 
 
 async def test_evm_mines_what_waits_together_and_never_ahead_of_wall_time() -> None:
     clock = Clock()
-    chain = EvmChain(market_address(DEPLOYER.address), {key.address: MONEY for key in FUNDED}, clock=clock, sleep=clock.sleep)
+    chain = EvmChain(
+        market_address(DEPLOYER.address), {key.address: MONEY for key in FUNDED}, clock=clock, sleep=clock.sleep
+    )
     await deploy_settlement(chain, DEPLOYER, *SETTINGS)
     sent = await asyncio.gather(*(chain.deposit_for(key, UE.address, 1) for key in QUORUM.keys))
     assert len({mined.block_number for mined in sent}) == 1

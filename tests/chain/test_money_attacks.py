@@ -51,7 +51,7 @@ def reentering(market: bytes, data: bytes) -> bytes:
     PUSH2 len PUSH1 43 0 CODECOPY | 0 0 PUSH2 len 0 0 PUSH20 market GAS CALL | PUSH1 1 ADD CALLER SSTORE STOP
     """
     size = len(data).to_bytes(2, "big").hex()
-    code = bytes.fromhex(f"61{size}602b5f39" f"5f5f61{size}5f5f73{market.hex()}5af1" "6001013355" "00")
+    code = bytes.fromhex(f"61{size}602b5f395f5f61{size}5f5f73{market.hex()}5af1600101335500")
     assert len(code) == 43
     return code + data
 

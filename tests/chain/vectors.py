@@ -82,9 +82,7 @@ def _header(draw: random.Random, height: int, parent: bytes, root: bytes, count:
 def _valid(draw: random.Random, consortium: Quorum, chain_id: int, market: bytes) -> tuple[Batch, ReceiptProof, int]:
     size = len(consortium.keys)
     batch = Batch(chain_id, market, _number(draw, 8), draw.randbytes(32), draw.randbytes(32))
-    receipt = Receipt(
-        draw.randbytes(32), _number(draw, 8), _number(draw, 4), 0, settlement_output(batch.struct_hash())
-    )
+    receipt = Receipt(draw.randbytes(32), _number(draw, 8), _number(draw, 4), 0, settlement_output(batch.struct_hash()))
     count = draw.choice((1, 2, 3, 5, 8, 21))
     leaf = draw.randrange(count)
     leaves = [draw.randbytes(32) for _ in range(count)]
@@ -131,16 +129,22 @@ def _broken(
     yield "votes of mixed views", certified(replace(
         own, signatures=(consortium.certificate(last, view=view ^ 1, signers=signers).signatures[0], *own.signatures[1:])
     ))  # fmt: skip
-    yield "prepare votes", certified(
-        replace(consortium.certificate(last, view=view, signers=signers, phase=Phase.PREPARE), vote=own.vote)
+    yield (
+        "prepare votes",
+        certified(
+            replace(consortium.certificate(last, view=view, signers=signers, phase=Phase.PREPARE), vote=own.vote)
+        ),
     )
     elsewhere = Quorum(consortium.keys, Domain.ledger(8, keccak(b"another genesis")))
     yield "another domain", certified(elsewhere.certificate(last, view=view, signers=signers))
-    strangers = Quorum(tuple(SigningKey.derived(f"stranger {i}") for i in range(len(consortium.keys))), consortium.domain)
+    strangers = Quorum(
+        tuple(SigningKey.derived(f"stranger {i}") for i in range(len(consortium.keys))), consortium.domain
+    )
     yield "strangers' votes", certified(strangers.certificate(last, view=view, signers=signers))
     yield "bitmap moved", certified(replace(own, bitmap=own.bitmap << 1))
-    yield "bitmap beyond the set", certified(
-        replace(own, bitmap=own.bitmap & ~(1 << signers[-1]) | 1 << len(consortium.keys))
+    yield (
+        "bitmap beyond the set",
+        certified(replace(own, bitmap=own.bitmap & ~(1 << signers[-1]) | 1 << len(consortium.keys))),
     )
     yield "another epoch", resigned(replace(last, epoch=1))
     if len(proof.headers) > 1:

@@ -55,7 +55,9 @@ def test_submit_writes_result_and_proof_and_verify_checks_them(
     platform: Embedded, edgora: Edgora, tmp_path: Path
 ) -> None:
     (tmp_path / "photo.png").write_bytes(photo())
-    done = edgora("submit", "photo.png", "--kernel", "sobel", "--out", "edges.png", "--proof", "proof.json", "--settled", "--json")
+    done = edgora(
+        "submit", "photo.png", "--kernel", "sobel", "--out", "edges.png", "--proof", "proof.json", "--settled", "--json"
+    )
     told = document(done)
     assert (told["code"], told["state"], told["amount_wei"]) == ("OK", "SETTLED", told["cost_wei"])
     edges, source = Raster.from_file((tmp_path / "edges.png").read_bytes()), Raster.from_file(photo())
@@ -67,7 +69,10 @@ def test_submit_writes_result_and_proof_and_verify_checks_them(
     good = document(edgora("verify", "proof.json", "--genesis-id", pin, "--output", "edges.png", "--json", node=False))
     assert good["ok"]
     assert [check["name"] for check in good["checks"]][:3] == ["genesis", "offer", "task"]
-    assert edgora("verify", "proof.json", "--genesis-id", pin, "--output", "photo.png", "--json", node=False).exit_code == 1
+    assert (
+        edgora("verify", "proof.json", "--genesis-id", pin, "--output", "photo.png", "--json", node=False).exit_code
+        == 1
+    )
     other = "0x" + "ab" * 32
     assert document(edgora("verify", "proof.json", "--genesis-id", other, "--json", node=False), 1)["ok"] is False
     text = (tmp_path / "proof.json").read_text()
@@ -82,7 +87,19 @@ def test_submit_writes_result_and_proof_and_verify_checks_them(
 def test_a_module_in_text_form(edgora: Edgora, tmp_path: Path) -> None:
     (tmp_path / "echo.wat").write_text(ECHO)
     (tmp_path / "word").write_bytes(b"a word or two")
-    done = edgora("submit", "word", "--module", "echo.wat", "--fuel-limit", "100000", "--out", "back", "--proof", "p.json", "--json")
+    done = edgora(
+        "submit",
+        "word",
+        "--module",
+        "echo.wat",
+        "--fuel-limit",
+        "100000",
+        "--out",
+        "back",
+        "--proof",
+        "p.json",
+        "--json",
+    )
     told = document(done)
     assert told["code"] == "OK"
     assert b"a word or two" in (tmp_path / "back").read_bytes()
@@ -99,7 +116,21 @@ def test_a_result_that_is_a_trap_exits_1_and_is_paid(edgora: Edgora, tmp_path: P
 
 
 def test_raw_output(edgora: Edgora, tmp_path: Path) -> None:
-    told = document(edgora("submit", "--kernel", "spin", "--arg", "rounds=10000", "--out", "raw", "--raw", "--proof", "p.json", "--json"))
+    told = document(
+        edgora(
+            "submit",
+            "--kernel",
+            "spin",
+            "--arg",
+            "rounds=10000",
+            "--out",
+            "raw",
+            "--raw",
+            "--proof",
+            "p.json",
+            "--json",
+        )
+    )
     assert (tmp_path / "raw").stat().st_size == told["output_octets"] == 8
     assert document(edgora("verify", "p.json", "--output", "raw", "--json", node=False))["ok"]
 
@@ -154,9 +185,23 @@ def killed_after(platform: Embedded, home: Path, pattern: str, *arguments: str) 
     raise AssertionError(said)
 
 
-def test_a_submission_that_was_killed_is_fetched(platform: Embedded, edgora: Edgora, home: Path, tmp_path: Path) -> None:
+def test_a_submission_that_was_killed_is_fetched(
+    platform: Embedded, edgora: Edgora, home: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "value.json"
-    said = killed_after(platform, home, r"task  0x", "submit", "--kernel", "spin", "--arg", "rounds=5000000", "--out", str(out), "--json")
+    said = killed_after(
+        platform,
+        home,
+        r"task  0x",
+        "submit",
+        "--kernel",
+        "spin",
+        "--arg",
+        "rounds=5000000",
+        "--out",
+        str(out),
+        "--json",
+    )
     task = re.search(r"0x[0-9a-f]{64}", said.split("task  ")[-1])
     assert task is not None
     assert not out.exists()
@@ -229,7 +274,10 @@ def test_a_node_that_is_away_exits_1(edgora: Edgora, monkeypatch: pytest.MonkeyP
     error = document(edgora("quote", "--kernel", "spin", "--json", *away, node=False), 1)["error"]
     assert (error["code"], error["field"]) == ("unavailable", "node")
     assert document(edgora("status", "--json", *away, node=False), 1)["nodes"][0]["status"] is None
-    assert document(edgora("quote", "--kernel", "spin", "--json", "--node", "ftp://x", node=False), 2)["error"]["field"] == "node"
+    assert (
+        document(edgora("quote", "--kernel", "spin", "--json", "--node", "ftp://x", node=False), 2)["error"]["field"]
+        == "node"
+    )
 
 
 def test_keys_are_made_private_and_loose_ones_refused(edgora: Edgora, tmp_path: Path) -> None:

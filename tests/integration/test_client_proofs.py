@@ -93,9 +93,7 @@ def test_without_a_pin_it_says_that_the_anchor_is_missing(document: ProofDocumen
     assert "not pinned" in by_name(check_document(document, None))["genesis"].sentence
 
 
-def test_a_wrong_output_is_refused(
-    told: tuple[ProofDocument, Delivery, Ticket, Ticket], pinned: bytes
-) -> None:
+def test_a_wrong_output_is_refused(told: tuple[ProofDocument, Delivery, Ticket, Ticket], pinned: bytes) -> None:
     document, delivery, _, _ = told
     for wrong in (b"", delivery.output + b"\0", delivery.output[:-1], bytes(len(delivery.output))):
         checks = by_name(check_document(document, pinned, wrong))
@@ -118,7 +116,11 @@ def bent(text: str, place: int, mask: int) -> str:
 def members(document: ProofDocument) -> list[tuple[str, str]]:
     """(where, 0x-hex) of every member that holds octets."""
     found = [(name, getattr(document, name)) for name in ("genesis", "task", "cipher_digest", "salt")]
-    found += [(f"proofs.{i}.{name}", getattr(item, name)) for i, item in enumerate(document.proofs) for name in ("proof", "tx_hash")]
+    found += [
+        (f"proofs.{i}.{name}", getattr(item, name))
+        for i, item in enumerate(document.proofs)
+        for name in ("proof", "tx_hash")
+    ]
     found += [
         (f"offer.{name}", value) for name in document.offer.__slots__
         if isinstance(value := getattr(document.offer, name), str)
@@ -138,9 +140,7 @@ def changed(document: ProofDocument, where: str, value: Any) -> ProofDocument:
     return msgspec.structs.replace(document, **{head: value})
 
 
-def test_every_flipped_bit_is_refused(
-    told: tuple[ProofDocument, Delivery, Ticket, Ticket], pinned: bytes
-) -> None:
+def test_every_flipped_bit_is_refused(told: tuple[ProofDocument, Delivery, Ticket, Ticket], pinned: bytes) -> None:
     document, delivery, _, _ = told
     believed, tried = [], 0
     for where, text in members(document):

@@ -78,7 +78,9 @@ def _urls(option: str, given: list[str] | None, plan: "Scenario") -> list[str]:
     patterns = given or ["http://127.0.0.1:{port}"]
     count = plan.consortium.nodes
     if len(patterns) not in {1, count}:
-        raise Refused(f"--{option} is given {len(patterns)} times; give it once, or once for each of {count} nodes", field=option)
+        raise Refused(
+            f"--{option} is given {len(patterns)} times; give it once, or once for each of {count} nodes", field=option
+        )
     try:
         return [
             patterns[i if len(patterns) > 1 else 0].format(i=i, port=plan.ports.api + i * plan.ports.api_step)
@@ -203,7 +205,9 @@ def node_import(
         from edgora.lab.backup import import_node
     except ImportError as error:
         missing_extra("node import", "node", error)
-    files = _guard(lambda: import_node(sys.stdin.buffer if str(archive) == "-" else archive, home, votes=votes), as_json=as_json)
+    files = _guard(
+        lambda: import_node(sys.stdin.buffer if str(archive) == "-" else archive, home, votes=votes), as_json=as_json
+    )
     if as_json:
         show({"home": str(home), "files": files, "votes": votes})
     else:
@@ -224,7 +228,9 @@ def allocators(
 
     def run() -> int:
         plan = load(scenario, settings or [])
-        return asyncio.run(run_children(allocator_children(plan, redis, [first_port + i for i in range(plan.consortium.nodes)])))
+        return asyncio.run(
+            run_children(allocator_children(plan, redis, [first_port + i for i in range(plan.consortium.nodes)]))
+        )
 
     raise typer.Exit(_guard(run))
 

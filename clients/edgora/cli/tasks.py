@@ -41,7 +41,9 @@ MaxPrice = Annotated[int | None, typer.Option("--max-price", help="Highest price
 Deadline = Annotated[
     float | None, typer.Option("--deadline", help="Seconds from now until the result is worth nothing.")
 ]
-Raw = Annotated[bool, typer.Option("--raw", help="Write the output's octets as the module gave them, not as PNG or JSON.")]
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Write the output's octets as the module gave them, not as PNG or JSON.")
+]
 OutputOctets = Annotated[int, typer.Option("--output-octets", help="Own modules: most octets of output.")]
 Pages = Annotated[int, typer.Option("--memory-pages", help="Own modules: most pages of 64 KiB.")]
 
@@ -380,7 +382,8 @@ def verify(
     proof: Annotated[Path, typer.Argument(help="Proof document saved by submit or fetch.")],
     genesis_id: Pin = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Result to compare with the certified digest: a PNG, or --raw octets.")
+        Path | None,
+        typer.Option("--output", help="Result to compare with the certified digest: a PNG, or --raw octets."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -82,7 +82,13 @@ def check_document(document: ProofDocument, pinned: bytes | None, output: bytes 
     except EdgoraError as error:
         return [Check("genesis", ok=False, sentence=error.detail)]
     anchor = "as pinned" if pinned is not None else "not pinned: compare it with one that you know"
-    checks.append(Check("genesis", ok=True, sentence=f"consortium {hex0x(trust.id)} of {len(trust.validators)} validators ({anchor})"))
+    checks.append(
+        Check(
+            "genesis",
+            ok=True,
+            sentence=f"consortium {hex0x(trust.id)} of {len(trust.validators)} validators ({anchor})",
+        )
+    )
     checks.append(_offer(trust, document))
     try:
         certified = _certified(trust, document)
@@ -92,7 +98,9 @@ def check_document(document: ProofDocument, pinned: bytes | None, output: bytes 
         checks.append(Check("result", ok=False, sentence=str(error)))
         return checks
     if result is None:
-        checks.append(Check("result", ok=False, sentence="no certified RESULT_HASH of this sealed result is among the proofs"))
+        checks.append(
+            Check("result", ok=False, sentence="no certified RESULT_HASH of this sealed result is among the proofs")
+        )
         return checks
     sentence = f"{result.code.name}, {result.fuel_used} fuel, run by server {result.executor}, certified at height {result.height}"
     checks.append(Check("result", ok=True, sentence=sentence))
@@ -165,6 +173,6 @@ def _output(document: ProofDocument, output: bytes, code: int, digest: bytes) ->
     if document.salt is None:
         return Check("output", ok=False, sentence="the document carries no salt, so the output cannot be compared")
     same = keccak(unhex(document.salt) + code.to_bytes(2, "big") + output) == digest
-    return Check("output", ok=same, sentence="the output is the certified one" if same else "the output is NOT the certified one")
-
-
+    return Check(
+        "output", ok=same, sentence="the output is the certified one" if same else "the output is NOT the certified one"
+    )

@@ -92,9 +92,7 @@ class Client:
         """What the order would be offered as; signs nothing."""
         return self._run(orders.quote(self.session, order))
 
-    def submit(
-        self, order: Order, agreed: Quote | None = None, remark: Mapping[str, str] | None = None
-    ) -> Ticket:
+    def submit(self, order: Order, agreed: Quote | None = None, remark: Mapping[str, str] | None = None) -> Ticket:
         """Put the order on the ledger; returns when its TASK is executed with code 0. remark: for the journal."""
         with self._signing:
             return self._run(flow.submit(self.session, order, agreed, remark))

@@ -86,9 +86,7 @@ def initcode(parameters: Parameters, artifact: Artifact | None = None) -> bytes:
     return (artifact or settlement()).bytecode + constructor_arguments(parameters)
 
 
-def expected_code(
-    parameters: Parameters, chain_id: int, deployer: bytes, artifact: Artifact | None = None
-) -> bytes:
+def expected_code(parameters: Parameters, chain_id: int, deployer: bytes, artifact: Artifact | None = None) -> bytes:
     """The runtime code that the deployer's first transaction leaves behind on that chain, to the octet."""
     artifact = artifact or settlement()
     address = market_address(deployer)

@@ -98,7 +98,9 @@ async def check_deployment(chain: Chain, deployment: Deployment) -> None:
     """Refuse to go on with another chain (Conflict), without the contract (NotFound), or with other code (Conflict)."""
     chain_id = await chain.chain_id()
     if chain_id != deployment.chain_id:
-        raise Conflict(f"the chain has id {chain_id}, the contract was deployed on {deployment.chain_id}", field="chain_id")
+        raise Conflict(
+            f"the chain has id {chain_id}, the contract was deployed on {deployment.chain_id}", field="chain_id"
+        )
     found = await chain.code_hash(deployment.market)
     if found is None:
         raise NotFound(f"no contract at {deployment.address}", field="address", fix="run the deploy command first")

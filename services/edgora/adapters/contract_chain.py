@@ -53,7 +53,7 @@ class Log(NamedTuple):
     data: bytes
 
 
-class Reverted(Exception):  # noqa: N818 - what happened; it never leaves the adapters
+class Reverted(Exception):
     """The EVM reverted with these octets."""
 
     def __init__(self, data: bytes) -> None:

@@ -43,7 +43,7 @@ _LOW: Final = 0xFFFFFFFF
 _Exports = Mapping[str, AsExtern]
 
 
-class Stopped(Exception):  # noqa: N818 - an order that was obeyed, no error
+class Stopped(Exception):
     """The run was stopped by its Stop before it ended."""
 
 
@@ -107,7 +107,7 @@ def execute(artifact: Artifact, digest: ModuleDigest, task: TaskInput, limits: L
     return ended
 
 
-class _Faulted(Exception):  # noqa: N818 - control flow of this module
+class _Faulted(Exception):
     """A run is over, and this is how."""
 
     def __init__(self, ended: Ended) -> None:

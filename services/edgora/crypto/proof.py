@@ -35,7 +35,11 @@ def check_certificate(
 
 
 def _check_chain(
-    proof: TxProof | ReceiptProof | StateProof, validators: Sequence[bytes], domain: Domain, epoch: int, recover: Recover
+    proof: TxProof | ReceiptProof | StateProof,
+    validators: Sequence[bytes],
+    domain: Domain,
+    epoch: int,
+    recover: Recover,
 ) -> str | None:
     if not proof.headers:
         return "the proof holds no header"

@@ -192,7 +192,9 @@ def read_ground(folder: Path, homes: Path | None = None) -> Ground:
     scenario = read_scenario(folder)
     each = [homes / f"node{i}" for i in range(len(genesis.validators))]
     endpoints = tuple(read_endpoint(home) for home in each)
-    return Ground(genesis, scenario, read_deployer_key(homes, genesis), tuple(read_node_keys(h) for h in each), endpoints)
+    return Ground(
+        genesis, scenario, read_deployer_key(homes, genesis), tuple(read_node_keys(h) for h in each), endpoints
+    )
 
 
 def _readable(genesis: Genesis) -> dict[str, object]:

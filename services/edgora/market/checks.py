@@ -354,4 +354,3 @@ def settlement(core: Core, sender: bytes, payload: SettlementPayload) -> None:
         raise Refusal(Code.WRONG_BATCH, batch.id)
     if batch.certified_epoch is not None and batch.certified_epoch >= core.state.meta.chain_epoch:
         raise Refusal(Code.BATCH_CERTIFIED, batch.id)
-

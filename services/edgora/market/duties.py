@@ -204,4 +204,3 @@ def refundable_locks(market: Market, chain_now_s: int) -> list[Lock]:
         if over and chain_now_s > lock.deadline_s:
             found.append(lock)
     return found
-

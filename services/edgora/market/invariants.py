@@ -179,7 +179,9 @@ def _least_ms(market: Market, task: Task) -> int:
     times = []
     for server in market.servers():
         if server.advert is not None:
-            time = -(-1000 * offer.fuel_limit // server.advert.speed) - (-1000 * offer.output_octets // server.advert.uplink)
+            time = -(-1000 * offer.fuel_limit // server.advert.speed) - (
+                -1000 * offer.output_octets // server.advert.uplink
+            )
             if server.id != offer.source and source is not None and source.advert is not None:
                 time -= -1000 * offer.input_octets // source.advert.uplink
             times.append(time)
@@ -466,4 +468,3 @@ def _greedy_value(instance: Instance) -> int:
             room[number] -= weight
             total += worth
     return total
-

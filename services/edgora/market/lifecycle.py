@@ -277,4 +277,3 @@ def forget(core: Core) -> None:
     while (offer_id := core.state.ends.pop_due(core.now_ms - core.params.keep_ms - 1)) is not None:
         core.state.delete_task(offer_id)
         core.emit(TaskForgotten(offer_id))
-

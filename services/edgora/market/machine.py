@@ -378,4 +378,3 @@ class Market:
         if record is None:
             return False
         return record.applied is not None or any(a.server == server_id for a in record.attestations)
-

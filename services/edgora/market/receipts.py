@@ -8,7 +8,17 @@ from edgora.wire.market import Offer, OfferFlag
 from edgora.wire.settlement import split
 from edgora.wire.units import Fuel, GweiPerMfuel, Wei, amount
 
-__all__ = ["MAX_WEI", "auditable", "gwei_down", "gwei_up", "lock_lane", "maximum", "penalty_shares", "price_of", "split"]
+__all__ = [
+    "MAX_WEI",
+    "auditable",
+    "gwei_down",
+    "gwei_up",
+    "lock_lane",
+    "maximum",
+    "penalty_shares",
+    "price_of",
+    "split",
+]
 
 MAX_WEI = 2**96 - 1
 GWEI = 10**9

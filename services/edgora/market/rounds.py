@@ -340,7 +340,8 @@ def _choices(table: Table, pairs: Pairs) -> tuple[Choice, ...]:
             (not table.ok[j][i], -table.W[j][i], other) for i, other in enumerate(table.ids) if other != went
         )
         alternatives = tuple(
-            Alternative(other, _wei(-worth), _worse(table, j, other, by_id, value, left)) for _, worth, other in ranked[:3]
+            Alternative(other, _wei(-worth), _worse(table, j, other, by_id, value, left))
+            for _, worth, other in ranked[:3]
         )
         choices.append(Choice(task.offer_id, went, alternatives))
     return tuple(choices)

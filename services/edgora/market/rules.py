@@ -191,10 +191,7 @@ def plan_value(table: Table, pairs: Iterable[tuple[int, int]]) -> int:
 def greedy(table: Table) -> Plan:
     """The built-in plan: ok pairs with W >= 0, by W descending, then task index, then server id; take what fits."""
     candidates = sorted(
-        (-value, j, i)
-        for j, row in enumerate(table.W)
-        for i, value in enumerate(row)
-        if value >= 0 and table.ok[j][i]
+        (-value, j, i) for j, row in enumerate(table.W) for i, value in enumerate(row) if value >= 0 and table.ok[j][i]
     )
     room = list(table.room)
     chosen: dict[int, int] = {}

@@ -390,4 +390,3 @@ class State:
                 self.pending.setdefault(attestation.server, {})[attestation.order] = place
         for task in self.tasks.values():
             self._index_task(None, task)
-

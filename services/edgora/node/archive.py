@@ -56,7 +56,16 @@ from edgora.wire.market import (
     refusal_numbers,
 )  # fmt: skip
 
-__all__ = ["Archive", "ArchivedEvent", "BatchRecord", "EvidenceRecord", "LateProposal", "RoundRecord", "TaskRecord", "decode_event"]
+__all__ = [
+    "Archive",
+    "ArchivedEvent",
+    "BatchRecord",
+    "EvidenceRecord",
+    "LateProposal",
+    "RoundRecord",
+    "TaskRecord",
+    "decode_event",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")

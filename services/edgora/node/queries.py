@@ -50,7 +50,9 @@ def page(items: Iterable[tuple[int, T]], cursor: str | None, limit: int) -> tupl
     below = None
     if cursor is not None:
         if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
-            raise Refused(f"cursor {cursor!r} is none of ours", field="query.cursor", fix="use the cursor of the last page")
+            raise Refused(
+                f"cursor {cursor!r} is none of ours", field="query.cursor", fix="use the cursor of the last page"
+            )
         below = int(cursor)
     wanted = (item for item in items if below is None or item[0] < below)
     found = list(islice(wanted, limit + 1))

@@ -337,13 +337,17 @@ class Service:
     async def module(self, digest: str) -> bytes:
         found = await asyncio.to_thread(self._blobs.get, Room.MODULES, views.unhex(digest, "digest"))
         if found is None:
-            raise NotFound(f"this node does not have module {digest}", field="digest", fix="ask another node, or PUT it")
+            raise NotFound(
+                f"this node does not have module {digest}", field="digest", fix="ask another node, or PUT it"
+            )
         return found
 
     def has_module(self, digest: str) -> None:
         """Raises NotFound if this node does not have the module."""
         if not self._blobs.has(Room.MODULES, views.unhex(digest, "digest")):
-            raise NotFound(f"this node does not have module {digest}", field="digest", fix="ask another node, or PUT it")
+            raise NotFound(
+                f"this node does not have module {digest}", field="digest", fix="ask another node, or PUT it"
+            )
 
     # ---- results
 

@@ -186,7 +186,7 @@ class Payload(NamedTuple):
     penalties: tuple[Penalty, ...] = ()
 
 
-class BadPayload(WireError):  # noqa: N818 - the contract's error has this name
+class BadPayload(WireError):
     """Octets on which the contract reverts with SettlementBadPayload(offset) or ConsortiumUnknownServer."""
 
     def __init__(self, offset: int, why: str) -> None:

@@ -187,7 +187,9 @@ class Model:
         assert task.offer.flags & OfferFlag.AUDITABLE
         for auditor in event.auditors:
             assert auditor.server != task.executor
-            record = next(a for a in self._auditors(event.offer_id) if a.server == auditor.server and a.number == event.number)
+            record = next(
+                a for a in self._auditors(event.offer_id) if a.server == auditor.server and a.number == event.number
+            )
             assert record.weight >= task.offer.fuel_limit
             task.audits[auditor.server] = record.weight
 
@@ -307,7 +309,12 @@ class Model:
                 yield f"server {server.id}: {there} there, {here} in the model"
         for account in self.market.accounts():
             there_money = (account.balance - account.shortfall, account.spent, account.reserved, account.cap)
-            here_money = (self.balance[account.ue], self.spent[account.ue], reserved[account.ue], self.caps.get(account.ue, 0))
+            here_money = (
+                self.balance[account.ue],
+                self.spent[account.ue],
+                reserved[account.ue],
+                self.caps.get(account.ue, 0),
+            )
             if there_money != here_money:
                 yield f"account {account.ue.hex()[:8]}: {there_money} there, {here_money} in the model"
         yield from self._chain()
@@ -328,7 +335,9 @@ class Model:
         if {k: v for k, v in table.items() if v != [0, 0]} != {k: v for k, v in sums.items() if v != [0, 0]}:
             yield f"batch {view.record.id}: {table} in its server table, {dict(sums)} in the model"
         ids = [row.id for row in payload.servers]
-        due = sorted((self.tasks[x].offer.source, self.tasks[x].executor, self.tasks[x].cost) for x in view.record.lines)
+        due = sorted(
+            (self.tasks[x].offer.source, self.tasks[x].executor, self.tasks[x].cost) for x in view.record.lines
+        )
         lines = [line for section in payload.sections for line in section.lines] + [lock.line for lock in payload.locks]
         paid = sorted((ids[x.receiver], ids[x.executor], x.fuel * x.price * 1000) for x in lines)
         if due != paid:

@@ -420,7 +420,9 @@ def test_a_noop_does_nothing_and_the_ledgers_kinds_are_not_ours(world):
 def test_a_longer_form_of_the_same_payload_is_not_accepted(world):
     ue = world.funded_ue()
     offer = world.offer(ue)
-    good = ordered(world.consortium.ledger_domain, ue.key, Kind.TASK, ue.task(offer, ue.voucher_for(world.market, offer)))
+    good = ordered(
+        world.consortium.ledger_domain, ue.key, Kind.TASK, ue.task(offer, ue.voucher_for(world.market, offer))
+    )
     assert world.block(world.tx(ue.key, Kind.TASK, good.tx.payload + b"\xc0"))[0].code == LedgerCode.BAD_PAYLOAD
     assert world.market.precheck(good).code == 0
 

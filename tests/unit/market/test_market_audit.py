@@ -315,7 +315,9 @@ def test_a_second_draw_may_still_find_a_verdict():
     w = audited()
     auditors = w.auditors(w.id)
     for number in auditors:  # one lies, one could not look
-        w.file_audit(w.id, number, code=ResultCode.UNAVAILABLE if number == auditors[0] else ResultCode.OK, output=b"lie")
+        w.file_audit(
+            w.id, number, code=ResultCode.UNAVAILABLE if number == auditors[0] else ResultCode.OK, output=b"lie"
+        )
     assert w.task(w.id).audit.number == 2
     assert w.auditors(w.id) == [3]
     assert w.file_audit(w.id, 3).code == 0

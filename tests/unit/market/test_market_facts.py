@@ -64,7 +64,12 @@ def test_a_fact_takes_effect_at_the_quorum_and_once(world):
 def test_equal_means_block_transaction_log_and_content(world):
     ue = world.new_ue()
     base = at(1, deposit(ue))
-    others = [at(2, deposit(ue)), at(1, deposit(ue), tx_index=1), at(1, deposit(ue), log_index=1), at(1, deposit(ue, 99))]
+    others = [
+        at(2, deposit(ue)),
+        at(1, deposit(ue), tx_index=1),
+        at(1, deposit(ue), log_index=1),
+        at(1, deposit(ue, 99)),
+    ]
     attest(world, base, 0)
     for validator, other in zip((1, 2, 1, 3), others, strict=True):
         assert attest(world, other, validator) == [0]

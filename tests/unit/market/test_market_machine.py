@@ -112,7 +112,9 @@ def twin_run(seed, blocks):
             twin = world.consortium.market()
             twin.restore(snapshot)
             assert dict(twin.snapshot()) == snapshot
-        block = BlockContext(world.height, world.now_ms, keccak(b"block %d" % world.height), world.consortium.keys[0].address)
+        block = BlockContext(
+            world.height, world.now_ms, keccak(b"block %d" % world.height), world.consortium.keys[0].address
+        )
         applied = twin.apply(block, txs)
         assert list(applied.outcomes) == list(world.applied.outcomes)
         assert dict(applied.writes) == dict(world.applied.writes)
@@ -173,7 +175,11 @@ def test_equal_blocks_give_equal_roots_whatever_the_process_or_hash_seed(request
     tests = str(request.config.rootpath / "tests")
     traces = {
         subprocess.run(
-            [sys.executable, "-c", _TRACE, tests], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", _TRACE, tests],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "77")
     }
@@ -234,7 +240,9 @@ class MarketMachine(RuleBasedStateMachine):
         book = w.market.book()
         places = st.sampled_from([None, *book.table.ids])
         count = min(len(book.table.instance.tasks), 6)
-        pairs = [(j, s) for j, s in enumerate(data.draw(st.lists(places, min_size=count, max_size=count))) if s is not None]
+        pairs = [
+            (j, s) for j, s in enumerate(data.draw(st.lists(places, min_size=count, max_size=count))) if s is not None
+        ]
         if data.draw(st.booleans()):
             pairs = list(book.greedy.pairs)
         value = sum(book.table.W[j][book.table.place[s]] for j, s in pairs)

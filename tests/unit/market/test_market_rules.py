@@ -116,7 +116,9 @@ small = st.builds(
     ),
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 200), st.integers(0, 2)), max_size=5),
     st.lists(
-        st.tuples(st.integers(1, 150), st.integers(1, 4), st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=3
+        st.tuples(st.integers(1, 150), st.integers(1, 4), st.integers(1, 20), st.integers(0, 20)),
+        min_size=1,
+        max_size=3,
     ),
 )
 

@@ -190,7 +190,10 @@ def test_the_digest_names_chain_contract_number_leaves_and_payload(world):
     assert (leaf.fuel, leaf.price, leaf.desired_ms) == (5_000_000, 100, 1_000)
     assert leaf.actual_ms == max(1, task.result.done_ms - task.assigned_ms)
     assert leaf.result_digest == task.result.filing.result_digest
-    assert (frozen(world).octets, frozen(world).gas) == (len(record.payload), payload_gas(decode_payload(record.payload, 4)))
+    assert (frozen(world).octets, frozen(world).gas) == (
+        len(record.payload),
+        payload_gas(decode_payload(record.payload, 4)),
+    )
 
 
 def test_tasks_without_pay_enter_the_server_table_and_nothing_else():

@@ -38,7 +38,12 @@ TEST_PARAMS = MarketParams(file_ms=20_000, batch_ms=3_000, audit_max_ms=5_000, m
 
 class World:
     def __init__(
-        self, *, servers: int = 4, params: MarketParams = TEST_PARAMS, ready: bool = True, watched: bool = True,
+        self,
+        *,
+        servers: int = 4,
+        params: MarketParams = TEST_PARAMS,
+        ready: bool = True,
+        watched: bool = True,
         market: Callable[[Consortium], Market] | None = None,
     ):
         self.consortium = Consortium(servers=servers, params=params)
@@ -65,7 +70,9 @@ class World:
         """One block, that much later; its outcomes. Checks the invariants."""
         self.height += 1
         self.now_ms += after_ms
-        context = BlockContext(self.height, self.now_ms, keccak(b"block %d" % self.height), self.consortium.keys[0].address)
+        context = BlockContext(
+            self.height, self.now_ms, keccak(b"block %d" % self.height), self.consortium.keys[0].address
+        )
         self.applied = self.market.apply(context, txs)
         self.events += self.applied.events
         if self.watch is not None:
@@ -80,7 +87,9 @@ class World:
     def accepted(self, key, kind: Kind, payload: object, after_ms: int = 50) -> bytes:
         """As send; AssertionError with the refusal's sentence unless it is accepted."""
         outcome = self.send(key, kind, payload, after_ms)
-        assert outcome.code == 0, f"{Kind(kind).name}: {refusal_sentence(outcome.code, refusal_numbers(outcome.output))}"
+        assert outcome.code == 0, (
+            f"{Kind(kind).name}: {refusal_sentence(outcome.code, refusal_numbers(outcome.output))}"
+        )
         return outcome.output
 
     def run(self, ms: int) -> None:

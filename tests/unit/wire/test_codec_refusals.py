@@ -1,5 +1,7 @@
 """Whatever octets a stranger sends, `decode` answers with the structure or with WireError, and with nothing else."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,15 +31,11 @@ def test_octets_at_random(data: bytes) -> None:
 def test_one_octet_changed(place: int, octet: int) -> None:
     data = bytearray(encode(ALLOCATION))
     data[place] = octet
-    try:
+    with contextlib.suppress(WireError):
         assert encode(decode(bytes(data), Allocation)) == bytes(data)
-    except WireError:
-        pass
 
 
 @given(st.binary(max_size=200))
 def test_messages_at_random(data: bytes) -> None:
-    try:
+    with contextlib.suppress(WireError):
         decode_message(data)
-    except WireError:
-        pass

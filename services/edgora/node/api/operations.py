@@ -27,7 +27,9 @@ async def readyz(node: Node, response: Response) -> rest.Health:
     return health
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+)
 async def metrics(node: Node) -> Response:
     """Prometheus text format."""
     return Response(await node.metrics(), headers={"Content-Type": METRICS})
@@ -37,5 +39,7 @@ async def metrics(node: Node) -> Response:
 async def faucet(order: rest.FaucetOrder, node: Node) -> rest.FaucetReceipt:
     """Deposit play money for an address. On development chains only."""
     if not node.development:
-        raise NotFound("this is no development chain", fix="deposit with a transaction of your own: depositFor(address)")
+        raise NotFound(
+            "this is no development chain", fix="deposit with a transaction of your own: depositFor(address)"
+        )
     return await node.faucet(order)

@@ -44,7 +44,9 @@ def _wait(query: bytes) -> _Wait:
     given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     unknown = sorted(set(given) - {"wait", "timeout_ms"})
     if unknown:
-        raise Refused(f"unknown parameter {unknown[0]}", field=f"query.{unknown[0]}", fix="use wait and timeout_ms only")
+        raise Refused(
+            f"unknown parameter {unknown[0]}", field=f"query.{unknown[0]}", fix="use wait and timeout_ms only"
+        )
     level = next((known for known in _LEVELS if known == given.get("wait", ["committed"])[-1]), None)
     if level is None:
         raise Refused("wait is none of admitted, committed, certified", field="query.wait", fix="use one of these")
