@@ -81,14 +81,16 @@ async def test_all_events_resume_where_a_reader_left_off(platform: Platform) -> 
     async with opened(platform, "/v1/events", node=2, last=ids[4]) as stream:
         resumed = await stream.take(4)
     assert resumed == first[5:], "another node goes on with the same events"
-    async with opened(platform, "/v1/events") as stream:  # from now on
-        async with opened(platform, "/v1/events", node=1) as other:
-            task = await ue.submit()
-            event = (await stream.take(1))[0]
-            assert event["id"] > ids[-1]
-            kinds = [event["type"]] + [e["type"] for e in await stream.take(4)]
-            assert "TaskOpened" in kinds
-            assert [e["type"] for e in await other.take(5)] == kinds
+    async with (
+        opened(platform, "/v1/events") as stream,  # from now on
+        opened(platform, "/v1/events", node=1) as other,
+    ):
+        task = await ue.submit()
+        event = (await stream.take(1))[0]
+        assert event["id"] > ids[-1]
+        kinds = [event["type"]] + [e["type"] for e in await stream.take(4)]
+        assert "TaskOpened" in kinds
+        assert [e["type"] for e in await other.take(5)] == kinds
     assert platform.nodes[0]._streams.open == 0, "a reader that left is forgotten"
     await platform.until(lambda: platform.state(task) == "SETTLED")
 
