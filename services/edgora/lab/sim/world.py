@@ -54,8 +54,11 @@ EPOCH_MS = 1_800_000_000_000
 GENESIS_ID = bytes(31) + b"\x07"
 LEDGER_DOMAIN = Domain.ledger(7, GENESIS_ID)
 
-LEAST_EVENTS, LEAST_BLOCKS = 2_500, 20
-"""How long a safety phase lasts at least, whatever its options say of time."""
+LEAST_EVENTS, LEAST_BLOCKS = 3_000, 20
+"""How long a safety phase lasts at least, whatever its options say of time ..."""
+
+LONGEST_MS = 90_000
+"""... but for one that gets nowhere."""
 
 NEW_BLOCKS = 5
 PATIENCE = 20
@@ -458,7 +461,7 @@ class World:
     def _run(self) -> None:
         self.start()
         self.run_until(self.options.safety_ms)
-        while (self.events < LEAST_EVENTS or self.height < LEAST_BLOCKS) and self.now < 4 * self.options.safety_ms:
+        while (self.events < LEAST_EVENTS or self.height < LEAST_BLOCKS) and self.now < LONGEST_MS:
             self.run_until(self.now + 1_000)  # a slow schedule gets more time, so that each one is long
         self.heal()
         self._check_liveness()
