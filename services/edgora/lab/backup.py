@@ -59,7 +59,9 @@ def export_node(home: Path, archive: Path | BinaryIO) -> int:
         try:
             handle = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
-            raise Refused(f"{archive} cannot be made: {error.strerror}; nothing is overwritten", field="archive") from None
+            raise Refused(
+                f"{archive} cannot be made: {error.strerror}; nothing is overwritten", field="archive"
+            ) from None
         with os.fdopen(handle, "wb") as out:
             count = _write(home, out)
             out.flush()
@@ -107,7 +109,9 @@ def import_node(archive: Path | BinaryIO, home: Path, *, votes: bool = False) ->
 def _read(archive: Path | BinaryIO, home: Path) -> _Manifest:
     try:
         with (
-            tarfile.open(archive, mode="r:gz") if isinstance(archive, Path) else tarfile.open(fileobj=archive, mode="r|gz")
+            tarfile.open(archive, mode="r:gz")
+            if isinstance(archive, Path)
+            else tarfile.open(fileobj=archive, mode="r|gz")
         ) as tar:
             head = tar.next()
             if head is None or head.name != _MANIFEST:

@@ -28,6 +28,8 @@ __all__ = ["Finding", "examine"]
 _SKEW_MS = 1_000
 _FREE_OCTETS = 2 * 1024**3
 _SYNCS = 32
+_HEAD_S = 60
+"""A head this far from our clock is no live chain."""
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -118,12 +120,12 @@ async def _chain(url: str) -> Finding:
     finally:
         await chain.close()
     behind = int(time.time()) - head.time_s
+    stands = abs(behind) > _HEAD_S
     return Finding(
-        name="chain",
-        verdict="ok",
+        name="chain", verdict="warn" if stands else "ok", numbers={"block": head.number, "behind_s": behind},
         sentence=f"{url}: block {head.number}, {behind} s old",
-        numbers={"block": head.number},
-    )
+        fix="look whether the chain makes blocks and has the right time: tasks wait while it is not seen" if stands else None,
+    )  # fmt: skip
 
 
 async def _node(http: httpx2.AsyncClient, url: str) -> list[Finding]:
