@@ -1,13 +1,21 @@
 """Scenarios are strict, run folders are drawn once, backups are whole or refused."""
 
+import io
+import json
+import shutil
 import tarfile
+import tomllib
 
 import pytest
+from typer.testing import CliRunner
 
 from edgora.adapters.wal_files import DataDirectory
+from edgora.cli import app
 from edgora.lab.backup import export_node, import_node
-from edgora.lab.ground import Endpoint, lay_out, read_ground
+from edgora.lab.ground import Endpoint, lay_out, read_deployer_key, read_ground
+from edgora.lab.processes import lay_out_local
 from edgora.lab.scenario import load, parse
+from edgora.lab.supervise import NodePlan, node_children
 from edgora.wire.errors import Conflict, Refused
 
 
@@ -121,11 +129,83 @@ def test_a_damaged_backup_is_refused(home, tmp_path) -> None:
             content = data.read()
             if member.name.endswith("0001"):
                 content = b"\xff" + content[1:]
-            import io
-
             new.addfile(member, io.BytesIO(content))
     with pytest.raises(Refused, match="damaged"):
-        import_node(broken, tmp_path / "restored")
+        import_node(broken, tmp_path / "restored", votes=True)
+    assert list((tmp_path / "restored").iterdir()) == []
     archive.write_bytes(archive.read_bytes()[:200])
     with pytest.raises(Refused, match="cannot be read"):
         import_node(archive, tmp_path / "other")
+
+
+def told(home, folder) -> dict[str, object]:
+    """What the consensus half of this home would be started with."""
+    node_children(NodePlan(
+        home=home, genesis=folder, index=0, links=["127.0.0.1:1"] * 4, link_bind="127.0.0.1:1", listen="127.0.0.1:8100",
+        chain_rpc="http://127.0.0.1:8545",
+    ))  # fmt: skip
+    return tomllib.loads((home / "consensus.toml").read_text())
+
+
+def test_a_restored_node_observes_unless_the_backup_is_vouched_for(home, laid_out, tmp_path) -> None:
+    (home / "api").mkdir()
+    (home / "api" / "journal.sqlite").write_bytes(b"journal")
+    assert (told(home, laid_out[0])["observer"], told(home, laid_out[0])["require_log"]) == (False, True)
+    archive = io.BytesIO()
+    export_node(home, archive)
+    observer, voter = tmp_path / "observer", tmp_path / "voter"
+    for votes, restored in ((False, observer), (True, voter)):
+        archive.seek(0)
+        import_node(archive, restored, votes=votes)
+        assert told(restored, laid_out[0])["observer"] is not votes
+    # A validator whose log is gone has voted, so it may not start; one that never ran has none.
+    shutil.rmtree(voter / "consensus")
+    assert told(voter, laid_out[0])["require_log"] is True
+    assert told(laid_out[0] / "node1", laid_out[0])["require_log"] is False
+
+
+def test_what_only_observed_never_comes_back_as_a_voter(home, tmp_path) -> None:
+    archive = io.BytesIO()
+    export_node(home, archive)
+    archive.seek(0)
+    import_node(archive, tmp_path / "observer")
+    again = io.BytesIO()
+    export_node(tmp_path / "observer", again)
+    again.seek(0)
+    with pytest.raises(Refused, match="only observed"):
+        import_node(again, tmp_path / "voter", votes=True)
+    assert list((tmp_path / "voter").iterdir()) == []
+
+
+def test_a_key_that_genesis_does_not_name_deploys_nothing(laid_out, tmp_path) -> None:
+    folder, *_, ground = laid_out
+    assert read_deployer_key(folder, ground.genesis).address == ground.genesis.deployer
+    (tmp_path / "deployer").mkdir()
+    shutil.copy(folder / "node0" / "signer.key", tmp_path / "deployer" / "deployer.key")
+    with pytest.raises(Refused, match="genesis names"):
+        read_deployer_key(tmp_path, ground.genesis)
+
+
+def test_free_ports_are_chosen_once(tmp_path) -> None:
+    scenario = load(None, ["ports.api=0"])
+    first = lay_out_local(scenario, tmp_path)
+    assert len({e.public_url for e in first.endpoints}) == 4
+    assert lay_out_local(scenario, tmp_path).endpoints == first.endpoints
+
+
+def test_genesis_takes_a_pattern_or_a_url_for_each_node(tmp_path) -> None:
+    def genesis(folder, *urls: str):
+        options = [word for url in urls for word in ("--public-url", url)]
+        arguments = ["genesis", "--folder", str(folder), "--network-url", "http://n{i}:8000", *options, "--json"]
+        return CliRunner().invoke(app, arguments)
+
+    own = [f"http://127.0.0.1:9{i}00" for i in range(4)]
+    assert genesis(tmp_path / "own", *own).exit_code == 0
+    endpoints = [json.loads((tmp_path / "own" / f"node{i}" / "endpoint.json").read_bytes()) for i in range(4)]
+    assert [e["public_url"] for e in endpoints] == own
+    assert [e["network_url"] for e in endpoints] == [f"http://n{i}:8000" for i in range(4)]
+    for bad in (own[:2], ["http://x:{what}"]):
+        refused = genesis(tmp_path / "bad", *bad)
+        assert refused.exit_code == 2
+        assert json.loads(refused.stdout)["error"]["field"] == "public-url"
+    assert not (tmp_path / "bad").exists()
