@@ -46,9 +46,50 @@ them in the SDK, so one definition serves both ends. Conventions of the JSON:
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import msgspec
+from edgora.wire.rest_ledger import (
+    Block,
+    BlockPage,
+    BlockSummary,
+    EpochInfo,
+    EvidenceItem,
+    EvidenceList,
+    Header,
+    HeaderList,
+    Health,
+    Proof,
+    Receipt,
+    StateValue,
+    Status,
+    Tx,
+    TxOrder,
+    TxOrders,
+    TxOutcome,
+    TxOutcomes,
+    TxStatus,
+    Voter,
+)
+from edgora.wire.rest_shapes import (
+    STRICT,
+    U32,
+    U64,
+    Hex,
+    Hex20,
+    Hex32,
+    Hex65,
+    JweEnvelope,
+    JweRecipient,
+    JweRecipientHeader,
+    LedgerLevel,
+    OfferBody,
+    Problem,
+    ReasonBody,
+    TaskStateName,
+    VoucherBody,
+    WaitLevel,
+    Wei,
+)
 
 __all__ = [
     "Account", "Advert", "Allocation", "AllocationPage", "Alternative", "Batch", "BatchPage", "Block", "BlockPage",
@@ -56,146 +97,11 @@ __all__ = [
     "FaucetOrder", "FaucetReceipt", "Header", "HeaderList", "Health", "Hex", "Hex20", "Hex32", "Hex65", "Info",
     "InputUpload", "JweEnvelope", "JweRecipient", "JweRecipientHeader", "KeyDocument", "Lane", "LedgerLevel", "Limits",
     "MarketParams", "Module", "OfferBody", "Pair", "Problem", "Proof", "Proposal", "ReasonBody", "Receipt",
-    "Reputation", "Result", "SealedResult", "Server", "ServerList", "StateValue", "Status", "StoredInput", "Task",
-    "TaskAccepted", "TaskPage", "TaskProofs", "TaskStateName", "TaskSubmission", "Tx", "TxOrder", "TxOrders",
-    "TxOutcome", "TxOutcomes", "TxStatus", "Voter", "Voucher", "VoucherBody", "WaitLevel", "Wei", "Why",
+    "Reputation", "Result", "SealedResult", "Server", "ServerList", "SkippedRound", "StateValue", "Status",
+    "StoredInput", "Task", "TaskAccepted", "TaskPage", "TaskProofs", "TaskStateName", "TaskSubmission", "Tx",
+    "TxOrder", "TxOrders", "TxOutcome", "TxOutcomes", "TxStatus", "Voter", "Voucher", "VoucherBody", "WaitLevel",
+    "Wei", "Why",
 ]  # fmt: skip
-
-
-class Shape:
-    """A constraint that pydantic puts into its schema: same words as msgspec.Meta, without importing pydantic here."""
-
-    def __init__(self, **limits: object) -> None:
-        self.limits = limits
-
-    def __get_pydantic_core_schema__(self, source: object, handler: Any) -> dict[str, object]:
-        """Pydantic's hook: the plain type's schema, strict and with these limits."""
-        schema: dict[str, object] = dict(handler(source))
-        schema.update(self.limits, strict=True)
-        return schema
-
-
-def _hex(octets: int) -> str:
-    return f"^0x[0-9a-f]{{{2 * octets}}}$"
-
-
-_ANY = "^0x([0-9a-f]{2})*$"
-_WEI = "^(0|[1-9][0-9]{0,38})$"
-Hex = Annotated[str, msgspec.Meta(pattern=_ANY), Shape(pattern=_ANY)]
-Hex20 = Annotated[str, msgspec.Meta(pattern=_hex(20)), Shape(pattern=_hex(20))]
-Hex32 = Annotated[str, msgspec.Meta(pattern=_hex(32)), Shape(pattern=_hex(32))]
-Hex65 = Annotated[str, msgspec.Meta(pattern=_hex(65)), Shape(pattern=_hex(65))]
-Wei = Annotated[str, msgspec.Meta(pattern=_WEI), Shape(pattern=_WEI)]
-Text = Annotated[str, Shape(max_length=4096)]
-U8 = Annotated[int, msgspec.Meta(ge=0, le=2**8 - 1), Shape(ge=0, le=2**8 - 1)]
-U16 = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1), Shape(ge=0, le=2**16 - 1)]
-U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1), Shape(ge=0, le=2**32 - 1)]
-U40 = Annotated[int, msgspec.Meta(ge=0, le=2**40 - 1), Shape(ge=0, le=2**40 - 1)]
-U48 = Annotated[int, msgspec.Meta(ge=0, le=2**48 - 1), Shape(ge=0, le=2**48 - 1)]
-U64 = Annotated[int, msgspec.Meta(ge=0), Shape(ge=0, le=2**63 - 1)]
-"""Counters: 64 bits on the ledger, 63 in JSON, where more would not survive every reader."""
-B64 = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$"), Shape(pattern="^[A-Za-z0-9_-]*$")]
-"""base64url without padding, as JWE demands."""
-
-TaskStateName = Literal[
-    "OPEN", "ASSIGNED", "DONE", "FINAL", "CERTIFIED", "SETTLED", "EXPIRED", "CANCELLED", "LATE", "FAILED", "DISPUTED",
-    "UNPAYABLE", "REFUNDED",
-]  # fmt: skip
-LedgerLevel = Literal["UNKNOWN", "ADMITTED", "COMMITTED", "CERTIFIED"]
-WaitLevel = Literal["admitted", "committed", "certified"]
-
-_STRICT = {"extra": "forbid"}
-"""Requests refuse fields they do not know."""
-
-# ---- errors and values that many share -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """RFC 9457. detail says what was wrong, with which value; fix says what to do."""
-
-    type: str
-    """urn:edgora:problem:<code>"""
-    title: str
-    status: int
-    code: str
-    """One of wire.errors: bad_request, bad_encoding, bad_signature, too_large, not_found, conflict, too_many,
-    rule_refused, unavailable, unknown."""
-    detail: str
-    field: str | None = None
-    """Path of the input at fault, e.g. offer.fuel_limit or query.limit."""
-    fix: str | None = None
-    rule: str | None = None
-    """Name of the ledger's or the market's code when a receipt refused it."""
-    retry_after_s: int | None = None
-    tx_hash: Hex32 | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReasonBody:
-    """A reason as a value and as the sentence that every surface shows."""
-
-    code: str
-    subject: str
-    numbers: list[int]
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JweRecipientHeader:
-    __pydantic_config__ = _STRICT
-    alg: Literal["RSA-OAEP-256"]
-    kid: Text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JweRecipient:
-    __pydantic_config__ = _STRICT
-    header: JweRecipientHeader
-    encrypted_key: B64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JweEnvelope:
-    """JWE General JSON serialisation (RFC 7516 7.2.1), A256GCM under RSA-OAEP-256 (README.md, Sealing)."""
-
-    __pydantic_config__ = _STRICT
-    protected: B64
-    aad: B64
-    iv: B64
-    ciphertext: B64
-    tag: B64
-    recipients: list[JweRecipient]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferBody:
-    """wire.market.Offer in JSON; same names, same order."""
-
-    __pydantic_config__ = _STRICT
-    ue: Hex20
-    nonce: U64
-    module_digest: Hex32
-    input_digest: Hex32
-    input_octets: U32
-    output_octets: U32
-    memory_pages: U16
-    fuel_limit: U48
-    price: U32
-    desired_ms: U32
-    deadline_ms: U48
-    result_key: Hex32
-    key_commit: Hex32
-    source: U16
-    flags: U8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VoucherBody:
-    __pydantic_config__ = _STRICT
-    cap: Wei
-    valid_until_s: U40
-    signature: Hex65
 
 
 # ---- what the platform is --------------------------------------------------------------------------------------------
@@ -395,6 +301,24 @@ class Account:
     time_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """A pair of one task and one server in a round, and what made it worse than the chosen one."""
+
+    server: int
+    value: Wei
+    reason: ReasonBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Why this server: from the close of the round that assigned the task."""
+
+    task: Hex32
+    server: int | None
+    alternatives: list[Alternative]
+
+
 # ---- a task ----------------------------------------------------------------------------------------------------------
 
 
@@ -402,7 +326,7 @@ class Account:
 class InputUpload:
     """Body of PUT /v1/inputs/{digest}; the source checks everything before it signs Stored."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     offer: OfferBody
     envelope: JweEnvelope
     result_key: Hex
@@ -423,7 +347,7 @@ class StoredInput:
 class TaskSubmission:
     """A signed ledger Tx of kind TASK, taken apart: payload = canonical TaskPayload(offer, stored, voucher)."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     offer: OfferBody
     stored: Hex65
     voucher: VoucherBody | None = None
@@ -439,7 +363,7 @@ class TaskSubmission:
 class CancelOrder:
     """A signed ledger Tx of kind CANCEL, taken apart: payload = canonical Cancel(offer id)."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     lane: U32
     seq: U64
     valid_until_height: U64
@@ -504,24 +428,6 @@ class TaskPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alternative:
-    """A pair of one task and one server in a round, and what made it worse than the chosen one."""
-
-    server: int
-    value: Wei
-    reason: ReasonBody
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Why this server: from the close of the round that assigned the task."""
-
-    task: Hex32
-    server: int | None
-    alternatives: list[Alternative]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
     """Why the task waits, or ended so. sentence combines reasons, the most telling first."""
 
@@ -550,32 +456,6 @@ class SealedResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
-    tx_hash: Hex32
-    height: int
-    index: int
-    code: int
-    rule: str
-    """The code's name, OK for 0."""
-    sentence: str
-    output: Hex
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """proof is canonical MessagePack of wire.ledger.ReceiptProof or TxProof: check it offline with crypto.proof."""
-
-    name: Literal["TASK", "RESULT_HASH", "SETTLEMENT", "TX", "RECEIPT"]
-    tx_hash: Hex32
-    kind: Literal["receipt", "tx"]
-    height: int
-    certified_height: int
-    epoch: int
-    proof: Hex
-    receipt: Receipt | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskProofs:
     """What is provable now, in the order of the task's life; missing ones are not certified yet.
 
@@ -594,218 +474,6 @@ class Module:
     octets: int
     imports: list[str]
     exports: list[str]
-
-
-# ---- the ledger ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TxOrder:
-    __pydantic_config__ = _STRICT
-    kind: U16
-    sender: Hex20
-    lane: U32
-    seq: U64
-    valid_until_height: U64
-    payload: Hex
-    signature: Hex65
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TxOrders:
-    __pydantic_config__ = _STRICT
-    txs: list[TxOrder]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TxOutcome:
-    """How far a transaction came within the wait. receipt.code says whether its rule accepted it."""
-
-    tx_hash: Hex32
-    level: LedgerLevel
-    height: int | None
-    receipt: Receipt | None
-    problem: Problem | None = None
-    """In /v1/txs: why this item was not admitted, or that its wait ran out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TxOutcomes:
-    items: list[TxOutcome]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tx:
-    hash: Hex32
-    kind: int
-    kind_name: str
-    sender: Hex20
-    lane: int
-    seq: int
-    valid_until_height: int
-    payload: Hex
-    signature: Hex65
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TxStatus:
-    tx_hash: Hex32
-    level: LedgerLevel
-    height: int | None
-    index: int | None
-    tx: Tx | None
-    receipt: Receipt | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    hash: Hex32
-    epoch: int
-    height: int
-    parent: Hex32
-    tx_root: Hex32
-    tx_count: int
-    exec_height: int
-    state_root: Hex32
-    receipt_root: Hex32
-    receipt_count: int
-    next_epoch: Hex32
-    time_ms: int
-    proposer: Hex20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeaderList:
-    items: list[Header]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    header: Header
-    txs: list[Tx]
-    receipts: list[Receipt]
-    state_root: Hex32
-    """After this block."""
-    certified: bool
-    signers: list[int]
-    """Validators whose votes make the certificate; empty where a later block's covers this one."""
-    view: int | None
-    certificate: Hex | None
-    """Canonical MessagePack of wire.ledger.Certificate."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockSummary:
-    height: int
-    hash: Hex32
-    time_ms: int
-    proposer: int
-    """Validator index."""
-    kinds: dict[str, int]
-    """How many transactions of each kind."""
-    refused: int
-    """Receipts with a code other than 0."""
-    certified: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockPage:
-    items: list[BlockSummary]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochInfo:
-    epoch: int
-    first_height: int
-    validators: list[Hex20]
-    validators_hash: Hex32
-    params_hash: Hex32
-    quorum: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateValue:
-    """value null: the key is not in the state. proof (certified reads): bucket content and path under a QC'd root."""
-
-    key: Hex
-    value: Hex | None
-    read: Literal["local", "certified", "linear"]
-    height: int
-    age_ms: int
-    state_root: Hex32
-    proof: Hex | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceItem:
-    """LEDGER: an EVIDENCE transaction. CHAIN_FACT: a validator attested two things for one place of the chain."""
-
-    kind: Literal["LEDGER", "CHAIN_FACT"]
-    height: int
-    accused: int | None
-    """Validator index, where the event names it."""
-    tx_hash: Hex32 | None
-    payload: Hex
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceList:
-    items: list[EvidenceItem]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Voter:
-    index: int
-    address: Hex20
-    connected: bool
-    last_heard_ms: int | None
-    committed_height: int
-    view: int
-    voted: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """Why consensus waits, in words and numbers."""
-
-    sentence: str
-    waiting: str
-    waiting_since_ms: int
-    server: int
-    epoch: int
-    view: int
-    view_active: bool
-    primary: int
-    quorum: int
-    committed_height: int
-    committed_hash: Hex32
-    executed_height: int
-    follower_height: int
-    """How far this API half has followed; reads speak of this height."""
-    header_time_ms: int
-    stable_checkpoint: int
-    pool_txs: int
-    next_height: int
-    votes: int
-    timeout_ms: int
-    view_changes: int
-    alarm: str | None
-    chain_seen: bool
-    chain_sentence: str
-    open_tasks: int
-    running: int
-    """Tasks that this node's runner holds now."""
-    round: int | None
-    duties: dict[str, str]
-    """Each duty of this node and what it last did or waits for."""
-    voters: list[Voter]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    ok: bool
-    detail: str
 
 
 # ---- rounds, batches, events -----------------------------------------------------------------------------------------
@@ -922,7 +590,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaucetOrder:
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
     address: Hex20
     wei: Wei = "1000000000000000000"
 
