@@ -35,6 +35,10 @@ class AuditChains:
         """Draws left from this tip; 0 if it is not ours."""
         return max(chain.left(tip) for chain in self._chains)
 
+    def newest_has(self, tip: bytes) -> bool:
+        """Whether the ledger's tip is of the newest chain: then its first tip was used, and may never be committed again."""
+        return tip == self._seeds[-1] or self._chains[-1].left(tip) > 0
+
     def preimage(self, tip: bytes) -> bytes | None:
         """P with H(p) = tip; None if the tip is not of our chains, or is the end of one."""
         return next((found for chain in self._chains if (found := chain.preimage(tip)) is not None), None)

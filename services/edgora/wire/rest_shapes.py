@@ -100,7 +100,6 @@ class Problem:
     rule: str | None = None
     """Name of the ledger's or the market's code when a receipt refused it."""
     retry_after_s: int | None = None
-    tx_hash: Hex32 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

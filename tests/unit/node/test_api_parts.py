@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -13,6 +14,7 @@ from edgora.adapters.node_db import NodeDb
 from edgora.market.reasons import sentence
 from edgora.node import views
 from edgora.node.audit_chain import AuditChains
+from edgora.node.duties.adverts import Adverts
 from edgora.node.peers import decode_request
 from edgora.node.settings import read_settings
 from edgora.node.why import consensus_sentence
@@ -88,6 +90,8 @@ def test_audit_chains_come_back_from_the_journal_and_outlive_a_renewal() -> None
     assert again.tip != tip
     assert again.preimage(tip) == first, "the old chain serves until the ledger has the new tip"
     assert again.left(tip) == 8
+    assert not again.newest_has(tip)
+    assert again.newest_has(again.tip)
     assert AuditChains(journal, length=8).tip == again.tip
     assert again.preimage(bytes(32)) is None
     assert again.left(bytes(32)) == 0
@@ -173,6 +177,24 @@ def test_why_consensus_waits_names_numbers_and_the_silent() -> None:
 
 
 # ---- metrics -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_used_chain_is_never_committed_twice() -> None:
+    chains = AuditChains(NodeDb(None), length=70)
+    tip = chains.tip
+    for _ in range(8):
+        tip = chains.preimage(tip) or b""
+    own = SimpleNamespace(id=0, tip=tip)
+    state = SimpleNamespace(done=())
+    post = SimpleNamespace(market=SimpleNamespace(core=SimpleNamespace(state=state)))
+    adverts = Adverts(post, chains)  # type: ignore[arg-type]
+    first = chains.tip
+    renewed = adverts._tip(own)  # type: ignore[arg-type]
+    assert renewed not in {None, first}, "62 draws are left: a fresh chain, none of whose preimages was shown"
+    own.tip = renewed
+    assert adverts._tip(own) is None  # type: ignore[arg-type]
+    own.tip = bytes(32)
+    assert adverts._tip(own) == renewed, "a tip of a lost seed is replaced by ours"  # type: ignore[arg-type]
 
 
 def test_metrics_are_a_nodes_own_and_their_labels_bounded() -> None:

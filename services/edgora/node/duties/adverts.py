@@ -76,7 +76,7 @@ class Adverts:
             return self._chains.tip
         if self._chains.left(own.tip) >= FEW_DRAWS or waiting_for(self._post.market.core, own.id):
             return None
-        if self._chains.left(self._chains.tip) < FEW_DRAWS or own.tip == self._chains.tip:
+        if self._chains.newest_has(own.tip):
             self._chains.renew()
         return self._chains.tip
 
