@@ -317,3 +317,12 @@ async def test_openapi_names_every_route(platform: Platform) -> None:
     assert "HTTPValidationError" not in text
     for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
         assert name in document["components"]["schemas"]
+
+
+async def test_the_contract_does_not_change_silently(platform: Platform) -> None:
+    """The served document equals the stored one; EDGORA_REWRITE=1 stores the new one, to be reviewed as a diff."""
+    served = (await platform.clients[0].get("/openapi.json")).json()
+    stored = Path(__file__).with_name("openapi.json")
+    if os.environ.get("EDGORA_REWRITE"):
+        stored.write_text(json.dumps(served, indent=1, sort_keys=True) + "\n")
+    assert served == json.loads(stored.read_text())
