@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
