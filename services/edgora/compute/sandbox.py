@@ -82,7 +82,7 @@ class Sandbox:
             return _unpaid(ResultCode.BAD_INPUT, "the plaintext is not canonical MessagePack [args, data]")
         try:
             if wasm is not None and module_digest(wasm) != digest:
-                raise BadModule("the module is not the one that the offer names")  # noqa: TRY301 - one place for codes
+                raise BadModule("the module is not the one that the offer names")
             artifact = self._artifact(digest, wasm)
         except BadModule as error:
             return _unpaid(ResultCode.BAD_MODULE, error.detail)
