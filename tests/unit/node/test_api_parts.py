@@ -100,7 +100,9 @@ def test_audit_chains_come_back_from_the_journal_and_outlive_a_renewal() -> None
 # ---- settings, logs ------------------------------------------------------------------------------------------------------
 
 
-def test_settings_come_from_file_then_environment_then_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_come_from_file_then_environment_then_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "node.toml"
     file.write_text("index = 2\nlisten_port = 1\n[advert]\nspeed = 5\nask = 3\n")
     monkeypatch.setenv("EDGORA_ADVERT__ASK", "7")
