@@ -31,6 +31,11 @@ def test_long_schedules_keep_every_property(first):
     assert all(outcome.blocks >= 20 for outcome in outcomes)
 
 
+def test_found_seeds_stay_found():
+    """209: a Byzantine primary ordered a lane out of order; the client has to fill the number anew."""
+    run("seed", [209])
+
+
 @pytest.mark.parametrize("first", range(0, 150, 50))
 def test_phase_aware_scenarios_keep_every_property(first):
     outcomes = run("scenario", range(first, first + 50))

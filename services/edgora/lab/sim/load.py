@@ -13,7 +13,7 @@ from edgora.lab.sim.counter import CounterApp, CounterOp, Do
 from edgora.lab.sim.history import Operation
 from edgora.wire.application import Application, Applied
 from edgora.wire.codec import encode
-from edgora.wire.ledger import Kind, OrderedTx, Receipt, SignedTx, Tx
+from edgora.wire.ledger import Kind, LedgerCode, OrderedTx, Receipt, SignedTx, Tx
 
 if TYPE_CHECKING:
     from edgora.lab.sim.host import Host
@@ -200,6 +200,10 @@ class CounterLoad:
         operation.answered_ms = self._world.now
         operation.receipt = receipt
         self._forget(operation)
+        if operation.honest and receipt.code == LedgerCode.SEQ_GAP:
+            # A faulty primary ordered it before its predecessor: nothing was consumed, and these bytes have that
+            # receipt for good. The number must be filled, or all that follows in the lane waits for ever (ledger.md 8).
+            self._renewed(operation)
 
     def _forget(self, operation: Operation) -> None:
         self._waiting.pop(operation.hash, None)
@@ -224,13 +228,20 @@ class CounterLoad:
     def _anew(self, operation: Operation) -> None:
         """Expired for good: the sequence number is free for a new transaction."""
         operation.given_up = True
-        home = next((c for c in self._clients if c.signer.address == operation.tx.tx.sender), None)
         self._forget(operation)
-        if home is not None and operation.honest:
-            tx = operation.tx.tx
-            renewed = self._sign(home.signer, tx.lane, tx.seq, tx.payload, honest=True)
-            home.lanes[tx.lane].flying.append(renewed)
+        renewed = self._renewed(operation)
+        if renewed is not None:
             self._send(renewed)
+
+    def _renewed(self, operation: Operation) -> Operation | None:
+        """The same order signed anew for the same place of its lane; it is sent when the client's patience ends."""
+        home = next((c for c in self._clients if c.signer.address == operation.tx.tx.sender), None)
+        if home is None or not operation.honest:
+            return None
+        tx = operation.tx.tx
+        renewed = self._sign(home.signer, tx.lane, tx.seq, tx.payload, honest=True)
+        home.lanes[tx.lane].flying.append(renewed)
+        return renewed
 
     def unfinished(self) -> list[Operation]:
         return [operation for operation in self._waiting.values() if operation.honest]
