@@ -134,7 +134,7 @@ class Embedded:
         return self.cluster.chain.chain
 
     def get(self, path: str, node: int = 0) -> httpx2.Response:
-        return httpx2.get(self.urls[node] + path, timeout=20)
+        return httpx2.get(self.urls[node] + path, timeout=60)
 
     # ---- UEs
 

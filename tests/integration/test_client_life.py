@@ -1,6 +1,7 @@
 """The SDK end to end: real nodes, real sandbox, real contract; blocking and asynchronous."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from edgora.client.flow import ticket_of
 from edgora.client.images import Raster, photo
 from edgora.client.kernels import demo_input, from_kernel_output, order_for_input, order_for_kernel
 from edgora.wire import rest
-from edgora.wire.errors import Refused, RuleRefused, Unavailable
+from edgora.wire.errors import Refused, RuleRefused, Unavailable, Unknown
 from edgora.wire.inputs import TaskInput
 from edgora.wire.kernels import names
 from edgora.wire.market import ResultCode
@@ -236,6 +237,22 @@ def test_a_ticket_outlives_the_client_that_made_it(platform: Embedded, rich: Wal
         again: Ticket = ticket_of(ticket.task, journal.tasks()[ticket.task])
         assert (again.offer, again.salt, again.tx_hash) == (ticket.offer, ticket.salt, ticket.tx_hash)
         assert other.deliver(again).code is ResultCode.OK
+
+
+def test_a_client_that_stops_looking_leaves_no_stream_open(platform: Embedded, rich: Wallet) -> None:
+    def streams() -> float:
+        lines = platform.get("/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith("edgora_event_streams ")).split()[1])
+
+    with platform.client(rich, nodes=platform.urls[:1]) as ue:
+        ticket = ue.submit(spin(price=12, source=0, fuel_limit=1_000_000))
+        with pytest.raises(Unknown, match="is OPEN after"):
+            ue.deliver(ticket, patience_ms=600)
+        end = time.monotonic() + 10
+        while streams() and time.monotonic() < end:
+            pass
+        assert streams() == 0
+        assert ue.cancel(ticket.task).state == "REFUNDED"
 
 
 class NoFaucet(httpx2.HTTPTransport):

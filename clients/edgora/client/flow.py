@@ -316,7 +316,8 @@ def deliver(session: Session, ticket: Ticket, patience_ms: int = 600_000) -> Flo
     trust, _ = session.known()
     path = f"/v1/tasks/{hex0x(ticket.task)}"
     state = yield from _watch(session, ticket.task, _FILED, patience_ms)
-    if state.result is None or state.state in {"LATE", "FAILED", "DISPUTED", "EXPIRED", "CANCELLED"}:
+    sealed_away = state.result is None or state.result.cipher_digest is None
+    if sealed_away or state.state in {"LATE", "FAILED", "DISPUTED", "EXPIRED", "CANCELLED"}:
         raise Refused(
             f"the task ended without a result: {state.why}", field="task", fix="nothing was charged; submit it again"
         )

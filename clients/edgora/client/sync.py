@@ -1,7 +1,9 @@
 """The blocking client: performs the steps of `flow` with httpx2 in the calling thread, and decides nothing."""
 
+import contextlib
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +35,10 @@ class _Stream:
 
     def __init__(self, http: httpx2.Client, url: str, after: int) -> None:
         self.queue: queue.Queue[rest.Event | Unreachable | None] = queue.Queue(1024)
-        self._closed = False
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        """Of the stream while it is open; afterwards the connection is the pool's."""
         threading.Thread(target=self._read, args=(http, url, after), daemon=True).start()
 
     def _read(self, http: httpx2.Client, url: str, after: int) -> None:
@@ -42,20 +47,38 @@ class _Stream:
             timeout = httpx2.Timeout(10.0, read=60.0)
             headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
             with http.stream("GET", url, headers=headers, timeout=timeout) as response:
-                if response.status_code == 200:
-                    for sent in httpx2.EventSource(response):
-                        if self._closed:
-                            return
-                        if sent.data:
-                            self.queue.put(msgspec.json.decode(sent.data, type=rest.Event))
-                else:
-                    end = Unreachable(f"HTTP {response.status_code}")
+                stream = response.extensions.get("network_stream")
+                self._hold(None if stream is None else stream.get_extra_info("socket"))
+                try:
+                    end = self._events(response)
+                finally:
+                    self._hold(None)
         except (httpx2.HTTPError, httpx2.StreamError, msgspec.DecodeError, UnicodeDecodeError, RuntimeError) as error:
             end = Unreachable(f"{type(error).__name__}: {error}")
         self.queue.put(end)
 
+    def _events(self, response: httpx2.Response) -> Unreachable | None:
+        if response.status_code != 200:
+            return Unreachable(f"HTTP {response.status_code}")
+        if not self._closed.is_set():
+            for sent in httpx2.EventSource(response):
+                if self._closed.is_set():
+                    break
+                if sent.data:
+                    self.queue.put(msgspec.json.decode(sent.data, type=rest.Event))
+        return None
+
+    def _hold(self, open_socket: socket.socket | None) -> None:
+        with self._lock:
+            self._socket = open_socket
+
     def close(self) -> None:
-        self._closed = True
+        """End the reader, too: it may be waiting for an event that is minutes away."""
+        self._closed.set()
+        with self._lock:
+            if self._socket is not None:
+                with contextlib.suppress(OSError):  # the node has closed it
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class Client:

@@ -59,6 +59,7 @@ class EmbeddedNode:
         self._serving = serving
 
     async def stop(self) -> None:
+        self.api.end_streams()
         self._server.should_exit = True
         await self._serving
         await self.api.stop()
