@@ -370,7 +370,7 @@ async def test_a_stopped_node_moves_and_votes_again(stack: Stack, tmp_path) -> N
     height = await stack.height(1)
     stack.compose("stop", "node1")
     archive = stack.compose(*export)
-    stack.compose("rm", "--force", "node1")
+    stack.compose("rm", "--force", "node1", "genesis")  # the one-shot that drew the keys holds on to the volume
     run("docker", "volume", "rm", f"{stack.project}_node1")
 
     broken = bytearray(archive)
@@ -380,7 +380,7 @@ async def test_a_stopped_node_moves_and_votes_again(stack: Stack, tmp_path) -> N
     assert stack.composed(*restore, "--votes", data=archive).returncode == 2  # not over what is there
 
     # With another node stopped a quorum needs the restored one.
-    stack.compose("up", "--detach", "--no-deps", "--no-recreate", "node1")
+    stack.compose("up", "--detach", "--no-recreate", "node1")
     await stack.caught_up(1)
     assert await stack.height(1) >= height
     stack.compose("stop", "node3")
@@ -397,7 +397,7 @@ async def test_a_stopped_node_moves_and_votes_again(stack: Stack, tmp_path) -> N
 
 
 class Remembered(NamedTuple):
-    hashes: list[str]
+    headers: list[dict[int, str]]
     task: rest.Task
     account: rest.Account
     code: bytes | None
@@ -419,7 +419,7 @@ async def nothing_is_lost(stack: Stack, known: Remembered) -> None:
     await stack.all_well()
     for node in NODES:
         await stack.caught_up(node)
-        assert (await stack.header_hashes(node, len(known.hashes))) == known.hashes
+        assert await stack.headers(node, max(known.headers[node])) == known.headers[node]
         task = await stack.get(node, f"/v1/tasks/{known.task.id}", rest.Task)
         assert replace(task, height=0) == replace(known.task, height=0)
         account = await stack.get(node, f"/v1/accounts/{known.task.offer.ue}", rest.Account)
@@ -433,7 +433,7 @@ async def nothing_is_lost(stack: Stack, known: Remembered) -> None:
     assert new.batch is not None
     assert known.task.batch is not None
     assert new.batch > known.task.batch
-    assert len(await stack.ledgers_agree()) > len(known.hashes)
+    assert max((await stack.ledgers_agree())[0]) > max(known.headers[0])
 
 
 async def test_a_restart_of_everything_loses_nothing(stack: Stack) -> None:

@@ -13,8 +13,8 @@ import io
 import os
 import shutil
 import tarfile
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
 
 import msgspec
 
@@ -95,10 +95,8 @@ def import_node(archive: Path | BinaryIO, home: Path, *, votes: bool = False) ->
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         (home / OBSERVER).write_text(_OBSERVES)  # first: should we die half way, what is there does not vote
         manifest = _read(archive, home)
-        _check(manifest, home)
+        _check(manifest, home, votes=votes)
         if votes:
-            if OBSERVER in manifest.files:
-                raise Refused("this node only observed when it was backed up; it may not vote", field="votes")
             (home / OBSERVER).unlink()
     except BaseException:
         _clear(home)
@@ -119,13 +117,32 @@ def _read(archive: Path | BinaryIO, home: Path) -> _Manifest:
             source = tar.extractfile(head)
             assert source is not None
             manifest = msgspec.json.decode(source.read(), type=_Manifest)
-            tar.extractall(home, members=(m for m in tar if m.isfile() and m.name in manifest.files), filter="data")
+            for member in tar:
+                if member.isfile() and member.name in manifest.files:
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    _restore(home, member, content)
     except (OSError, EOFError, tarfile.TarError, msgspec.DecodeError) as error:
         raise Refused(f"the archive cannot be read: {error}", field="archive") from None
     return manifest
 
 
-def _check(manifest: _Manifest, home: Path) -> None:
+def _restore(home: Path, member: tarfile.TarInfo, content: IO[bytes]) -> None:
+    """One file, durable; nothing outside the home and nothing that others may write."""
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts:
+        raise Refused(f"the archive names {member.name}, which is outside a home", field="archive")
+    path = home / name
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, member.mode & 0o755), "wb") as out:
+        shutil.copyfileobj(content, out)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _check(manifest: _Manifest, home: Path, *, votes: bool) -> None:
+    if votes and OBSERVER in manifest.files:
+        raise Refused("this node only observed when it was backed up; it may not vote", field="votes")
     for name, digest in manifest.files.items():
         if not (home / name).is_file() or _digest(home / name) != digest:
             raise Refused(f"{name} in the archive is damaged", field="archive", fix="take another backup")

@@ -1,5 +1,6 @@
 """Scenarios are strict, run folders are drawn once, backups are whole or refused."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -136,6 +137,20 @@ def test_a_damaged_backup_is_refused(home, tmp_path) -> None:
     archive.write_bytes(archive.read_bytes()[:200])
     with pytest.raises(Refused, match="cannot be read"):
         import_node(archive, tmp_path / "other")
+
+
+def test_an_archive_writes_nothing_outside_the_home(tmp_path) -> None:
+    archive, content = io.BytesIO(), b"x"
+    listing = json.dumps({"version": 1, "files": {"../outside": hashlib.sha256(content).hexdigest()}}).encode()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, data in (("edgora-backup.json", listing), ("../outside", content)):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    archive.seek(0)
+    with pytest.raises(Refused, match="outside"):
+        import_node(archive, tmp_path / "home")
+    assert not (tmp_path / "outside").exists()
 
 
 def told(home, folder) -> dict[str, object]:
