@@ -32,6 +32,7 @@ Folder = Annotated[Path, typer.Option("--folder", help="Where the genesis docume
 Homes = Annotated[Path | None, typer.Option("--homes", help="Where node<i>/ and deployer/ are; default: the folder.")]
 
 _WAIT_S = 120.0
+_PORTS = (8080, 8100, 8110, 8120, 8130, 8545)
 
 
 def _guard(verb: Callable[[], T], *, as_json: bool = False) -> T:
@@ -291,7 +292,10 @@ def doctor(
     node: Annotated[
         list[str] | None, typer.Option("--node", help="Also look at this running node; repeat for more.")
     ] = None,
-    port: Annotated[list[int] | None, typer.Option("--port", help="Ports to look at. Default: the platform's.")] = None,
+    port: Annotated[
+        list[int] | None,
+        typer.Option("--port", help="Ports to look at. Default: the platform's, if no node or chain is given."),
+    ] = None,
     rpc: Annotated[str | None, typer.Option("--rpc", help="Also look at this chain.")] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Where data would live.")] = Path(),
     slots: Annotated[int, typer.Option(help="Slots to calibrate speed with; 0 skips it.")] = 2,
@@ -307,7 +311,7 @@ def doctor(
     async def run() -> list[Any]:
         engine = read_genesis(folder).engine if (folder / "genesis.bin").exists() else None
         return list(await examine(
-            ports=port if port is not None else [8080, 8100, 8110, 8120, 8130, 8545], folder=folder, nodes=node or [],
+            ports=port if port is not None else [] if node or rpc else _PORTS, folder=folder, nodes=node or [],
             chain_rpc=rpc, slots=slots, genesis_engine=engine,
         ))  # fmt: skip
 

@@ -50,7 +50,7 @@ def _port(port: int) -> Finding:
         except OSError as error:
             return Finding(
                 name=f"port {port}", verdict="warn", sentence=f"127.0.0.1:{port} is taken: {error.strerror}",
-                fix="stop what uses it, or set other ports in the scenario; the demo takes free ones by itself",
+                fix="stop what uses it, or set other ports (scenario: ports; compose: EDGORA_NODE<i>_PORT, EDGORA_CHAIN_PORT)",
             )  # fmt: skip
     return Finding(name=f"port {port}", verdict="ok", sentence=f"127.0.0.1:{port} is free")
 

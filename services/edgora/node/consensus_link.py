@@ -49,7 +49,7 @@ _WAITING = {
     "idle": "IDLE", "seal": "ORDERING", "batch": "ORDERING", "proposal": "ORDERING", "window": "ORDERING", "signatures": "ORDERING",
     "execution": "ORDERING", "checkpoint": "ORDERING", "prepare": "PREPARING", "base": "PREPARING",
     "commit": "COMMITTING", "view_change": "VIEW_CHANGE", "new_view": "VIEW_CHANGE", "syncing": "SYNCING",
-    "snapshot": "SYNCING", "booting": "SYNCING", "observing": "SYNCING", "halted": "ALARM",
+    "snapshot": "SYNCING", "booting": "SYNCING", "observing": "OBSERVING", "halted": "ALARM",
 }  # fmt: skip
 """`ledger.status.WaitReason` codes to those of `ports.consensus.ConsensusStatus`."""
 
@@ -113,7 +113,7 @@ class LocalConsensus:
             waiting=waiting,
             waiting_since_ms=min(quiet_ms, found.oldest_wait_ms) if found.pool else quiet_ms,
             next_height=found.votes.height,
-            votes=len(voted),
+            votes=found.waiting.numbers["have"] if waiting == "VIEW_CHANGE" else len(voted),
             timeout_ms=found.timeout_ms,
             view_changes=driver.view_changes,
             alarm=driver.alarm or found.halted,

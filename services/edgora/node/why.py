@@ -47,6 +47,7 @@ _WAITING = {
     "COMMITTING": "height {next} is being committed: {votes} of {quorum} votes",
     "VIEW_CHANGE": "the view is changing to {view}: {votes} of {quorum} validators have said so",
     "SYNCING": "this node is fetching blocks that it missed; it has height {height}",
+    "OBSERVING": "this node only observes: it follows the ledger and votes for nothing; it has height {height}",
     "NO_QUORUM": "{connected} of {validators} validators are connected, {quorum} are needed",
     "ALARM": "voting has stopped for good: {alarm}",
 }

@@ -54,12 +54,12 @@ class ConsensusStatus(msgspec.Struct, frozen=True):
     stable_checkpoint: int
     pool_txs: int
     waiting: str
-    """Code: IDLE, ORDERING, PREPARING, COMMITTING, VIEW_CHANGE, SYNCING, NO_QUORUM, ALARM."""
+    """Code: IDLE, ORDERING, PREPARING, COMMITTING, VIEW_CHANGE, SYNCING, OBSERVING, NO_QUORUM, ALARM."""
     waiting_since_ms: int
     """How long, in milliseconds."""
     next_height: int
     votes: int
-    """Votes held for next_height in the phase that is missing."""
+    """Votes held for next_height in the phase that is missing; in a view change, validators who have asked for it."""
     timeout_ms: int
     """The progress timer now, after back-off."""
     view_changes: int

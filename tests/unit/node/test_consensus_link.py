@@ -106,7 +106,9 @@ async def test_status_comes_whole(link: SocketConsensus) -> None:
 
 
 def test_every_reason_to_wait_has_a_code_of_the_port() -> None:
-    codes = {"IDLE", "ORDERING", "PREPARING", "COMMITTING", "VIEW_CHANGE", "SYNCING", "NO_QUORUM", "ALARM"}
+    codes = {
+        "IDLE", "ORDERING", "PREPARING", "COMMITTING", "VIEW_CHANGE", "SYNCING", "OBSERVING", "NO_QUORUM", "ALARM",
+    }  # fmt: skip
     assert set(_WAITING) == set(_SENTENCES)
     assert set(_WAITING.values()) <= codes
 
