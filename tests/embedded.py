@@ -10,6 +10,7 @@ pytest in here.
 """
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Coroutine, Sequence
@@ -153,6 +154,17 @@ class Embedded:
         with self.client(keys) as ue:
             ue.fund(wei)
         return keys
+
+    def funded_all(self, count: int, wei: int = 10**16) -> list[Wallet]:
+        """So many of them, funded side by side."""
+
+        async def fund_all() -> list[Wallet]:
+            async with contextlib.AsyncExitStack() as stack:
+                ues = [await stack.enter_async_context(self.async_client()) for _ in range(count)]
+                await asyncio.gather(*(ue.fund(wei) for ue in ues))
+                return [ue.session.wallet for ue in ues]
+
+        return asyncio.run(fund_all())
 
     def give_ether(self, address: bytes, wei: int = 10**18) -> None:
         """Coins for gas and locks, as a development chain gives them away."""

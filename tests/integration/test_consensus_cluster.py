@@ -268,6 +268,9 @@ async def test_a_torn_tail_of_the_log_boots_and_goes_on(embedded: Cluster, torn:
     path = max((embedded.folder / "3" / "wal").glob("*.wal"))
     data = path.read_bytes()
     end = len(data.rstrip(b"\0"))
+    torn = min(
+        torn, end // 2
+    )  # a busy machine orders all in one block, and the log is short; a tail is never all of it
     path.write_bytes(data[: end - torn] + os.urandom(min(torn, 7)) + bytes(len(data) - end + torn - min(torn, 7)))
     await embedded.start(3)
     tx, tx_hash = embedded.consortium.tx(5)

@@ -234,7 +234,7 @@ def submit(
         if as_json:
             show(document)
         else:
-            console.print(_story(document), markup=False)
+            console.print(_story(document), markup=False, soft_wrap=True)
         if delivery.code != 0:
             raise typer.Exit(1)
 
@@ -367,6 +367,8 @@ def tasks_fetch(
             if fields is None:
                 raise Refused(f"{task} is not in this key's journal: its result cannot be opened here", field="task")
             client.resume()
+            if fields["stage"] == "refused":
+                raise Refused(f"the ledger refused it: {fields['why']}", field="task", fix="submit it again")
             ticket = ticket_of(found, fields)
             goal = out or (Path(fields["out"]) if "out" in fields else None)
             return _keep(client, ticket, client.deliver(ticket), goal, proof, raw=raw)
@@ -375,7 +377,7 @@ def tasks_fetch(
     if as_json:
         show(document)
     else:
-        console.print(_story(document), markup=False)
+        console.print(_story(document), markup=False, soft_wrap=True)
 
 
 def verify(

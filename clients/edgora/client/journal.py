@@ -14,7 +14,10 @@ import msgspec
 
 from edgora.wire.errors import Refused
 
-__all__ = ["Journal", "MemoryJournal"]
+__all__ = ["ENDED", "Journal", "MemoryJournal"]
+
+ENDED = frozenset(("settled", "refunded", "refused"))
+"""Stages after which nothing is left to do. refused: the ledger executed the transaction and said no."""
 
 
 class MemoryJournal:

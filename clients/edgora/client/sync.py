@@ -16,13 +16,13 @@ import msgspec
 from edgora.client import flow, orders, session
 from edgora.client.aio import node_urls
 from edgora.client.flow import Delivery, Ticket
-from edgora.client.journal import MemoryJournal
+from edgora.client.journal import ENDED, MemoryJournal
 from edgora.client.orders import Order, Quote
 from edgora.client.steps import Entropy, Flow, Follow, Http, Note, Now, OpenLock, Pause, Reply, Step, Tell, Unreachable
 from edgora.client.trust import hex0x, unhex
 from edgora.client.wallet import Wallet
 from edgora.wire import rest
-from edgora.wire.errors import Unavailable
+from edgora.wire.errors import RuleRefused, Unavailable
 
 __all__ = ["Client"]
 
@@ -145,10 +145,14 @@ class Client:
         """Tickets of the journal's tasks that did not end; submissions that may not have arrived are sent again."""
         tickets = []
         for task, fields in self.journal.tasks().items():
-            if fields["stage"] in {"settled", "refunded"} or "submission" not in fields:
+            if fields["stage"] in ENDED or "submission" not in fields:
                 continue
             if fields["stage"] == "signed":
-                self._run(flow.post_again(self.session, task, fields["submission"].encode()))
+                try:
+                    self._run(flow.post_again(self.session, task, fields["submission"].encode()))
+                except RuleRefused as refused:  # final for these bytes, and no reason to give up the other tasks
+                    self.journal.note(task, "refused", {"rule": refused.rule, "why": refused.detail})
+                    continue
             tickets.append(flow.ticket_of(task, fields))
         return tickets
 
