@@ -137,7 +137,11 @@ def test_a_module_that_may_not_run_is_refused_before_it_is_signed(
 
 
 def test_a_binary_that_only_looks_like_a_module(platform: Embedded, rich: Wallet) -> None:
-    for wasm in (b"\x00asm", b"\x00asm\x01\x00\x00\x00" + bytes(40), b"\x00asm\x01\x00\x00\x00\x01\xff\xff\xff\xff\x0f"):
+    for wasm in (
+        b"\x00asm",
+        b"\x00asm\x01\x00\x00\x00" + bytes(40),
+        b"\x00asm\x01\x00\x00\x00\x01\xff\xff\xff\xff\x0f",
+    ):
         order = order_for_module(wasm, b"", {}, fuel_limit=1_000, output_octets=8, memory_pages=1)
         with platform.client(rich) as ue, pytest.raises(Refused):
             ue.submit(order)
@@ -193,9 +197,7 @@ def test_an_input_sealed_for_another_chain(platform: Embedded, rich: Wallet, mon
     assert refused.value.field == "envelope.aad"
 
 
-def test_a_signature_for_another_consortium(
-    platform: Embedded, rich: Wallet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signature_for_another_consortium(platform: Embedded, rich: Wallet, monkeypatch: pytest.MonkeyPatch) -> None:
     with platform.client(rich) as ue:
         ue.connect()
         trust, _ = ue.session.known()
@@ -338,7 +340,9 @@ def nested(depth: int) -> bytes:
 def test_json_that_is_none(platform: Embedded, path: str, body: bytes) -> None:
     if path == "/v1/dev/faucet" and body == b"":
         pytest.skip("covered by the API's own tests")
-    answer = httpx2.post(platform.urls[0] + path, content=body, headers={"Content-Type": "application/json"}, timeout=60)
+    answer = httpx2.post(
+        platform.urls[0] + path, content=body, headers={"Content-Type": "application/json"}, timeout=60
+    )
     problem = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
     assert 400 <= answer.status_code < 500, answer.text
