@@ -25,7 +25,10 @@ from edgora.wire.errors import EdgoraError, NotFound, Refused
 
 __all__ = ["PROBLEMS", "Chosen", "Policy", "PolicyError", "Problem", "policy", "problem", "solve", "versions"]
 
-PROBLEMS: Mapping[str, str] = {"mta": "edgora.allocator.mta.problem:MTA"}
+PROBLEMS: Mapping[str, str] = {
+    "mta": "edgora.allocator.mta.problem:MTA",
+    "dpe": "edgora.allocator.dpe.problem:DPE",
+}
 """Where each problem lives."""
 
 FOREIGN_BUDGET_S = 60.0
