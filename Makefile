@@ -51,7 +51,7 @@ test-all: $(VENV)/.dev node_modules/.ready ## the slow ones too
 	$(BIN)/pytest -q -n 2 --dist loadfile -m 'not docker'
 
 test-docker: $(VENV)/.dev node_modules/.ready ## the container tests: needs a running engine
-	$(BIN)/pytest -q -m docker tests/e2e
+	EDGORA_REQUIRE_DOCKER=1 $(BIN)/pytest -q -m docker tests/e2e
 
 check: $(VENV)/.dev node_modules/.ready layers ## lint, types, layers, committed artifacts
 	$(BIN)/ruff check .

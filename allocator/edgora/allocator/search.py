@@ -7,10 +7,7 @@ A solver calls `Search.over` at its natural steps, offers better plans to `Searc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 __all__ = ["Found", "Search", "Status"]
 
@@ -22,7 +19,8 @@ Status = Literal["done", "optimal", "time_limit", "interrupted", "numerical"]
 class Found:
     """A plan and what is known about it."""
 
-    plan: NDArray[np.int64]
+    plan: Any
+    """The problem's own decisions: a plan of mta, a `Decision` of tcr and dpe."""
     bound: float | None = None
     """Proven upper bound on the worth of any plan, or None."""
     status: Status = "done"

@@ -29,7 +29,7 @@ __all__ = ["app_commands"]
 _PROGRESS_S = 0.5
 """Least seconds between two lines of progress."""
 
-ProblemName = Annotated[str, typer.Argument(metavar="PROBLEM", help="mta")]
+ProblemName = Annotated[str, typer.Argument(metavar="PROBLEM", help="mta, tcr or dpe")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="May be repeated; read as JSON, else as text.")
 ]
@@ -105,7 +105,7 @@ def solve(
         objective = told["objective"]
         worth = "breaks a constraint" if objective is None else f"objective {objective:.6f}"
         bound = "" if told["bound"] is None else f", bound {told['bound']:.6f}"
-        bound += "" if told["gap"] is None else f", gap {100.0 * told['gap']:.4f} %"
+        bound += "" if told.get("gap") is None else f", gap {100.0 * told['gap']:.4f} %"
         typer.echo(f"{solver}: {worth}{bound}, {told['wall_s']:.2f} s; written to {out}")
 
 

@@ -138,28 +138,38 @@ class Cluster:
             ground.genesis, index, keys.signing, keys.link, home / "consensus", self.network.links(identity, clock),
             clock, Market.from_genesis(ground.genesis),
         )  # fmt: skip
-        await consensus.start()
-        server = self.scenario.server(index)
-        url = ground.endpoints[index].public_url
+        async with contextlib.AsyncExitStack() as undo:  # a node that does not come up leaves nothing behind
+            await consensus.start()
+            undo.push_async_callback(consensus.stop)
+            api = self._api(index, consensus, home / "api", clock)
+            await api.start()
+            undo.push_async_callback(api.stop)
+            port = int(ground.endpoints[index].public_url.rpartition(":")[2])
+            # log_config None: uvicorn's own would close the handlers of whoever runs us.
+            web = _Server(uvicorn.Config(
+                api.app, host="127.0.0.1", port=port, log_config=None, log_level="warning", lifespan="off"
+            ))  # fmt: skip
+            serving = asyncio.create_task(web.serve())
+            while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
+                await asyncio.sleep(0.005)
+            undo.pop_all()
+        return EmbeddedNode(index, consensus, api, web, serving)
+
+    def _api(self, index: int, consensus: ConsensusNode, data: Path, clock: SystemClock) -> ApiNode:
+        ground, server = self.running_ground, self.scenario.server(index)
+        keys, url = ground.nodes[index], ground.endpoints[index].public_url
         settings = NodeSettings(
-            data_dir=home / "api", index=index, public_url=url, network_url=url, development=True,
+            data_dir=data, index=index, public_url=url, network_url=url, development=True,
             contract_code_hash=self.chain.deployment.code_hash,
             advert=AdvertSettings(
                 speed=server.speed, capacity=server.capacity, slots=server.slots, ask=server.ask, uplink=server.uplink,
                 forward=server.forward, position_m=(server.x_m, server.y_m),
             ),
         )  # fmt: skip
-        api = ApiNode(
+        return ApiNode(
             ground.genesis, index, NodeKeys(keys.signing, keys.sealing, keys.link.spki, ground.deployer), settings,
             consensus.consensus, consensus.store, self.chain.chain, self._bus, PoolRunner(Sandbox(), server.slots), clock,
         )  # fmt: skip
-        await api.start()
-        port = int(url.rpartition(":")[2])
-        web = _Server(uvicorn.Config(api.app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
-        serving = asyncio.create_task(web.serve())
-        while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
-            await asyncio.sleep(0.005)
-        return EmbeddedNode(index, consensus, api, web, serving)
 
     def _start_worker(self, index: int) -> None:
         policy = registry.policy("mta", self.scenario.server(index).policy, seed=self.scenario.seed)

@@ -48,6 +48,8 @@ class Runs:
         self.progress: dict[bytes, Reason] = {}
         """What each task in our hands waits for, for `why`."""
         self._working: dict[bytes, asyncio.Task[None]] = {}
+        self._filing: set[bytes] = set()
+        """Tasks whose filing is on its way: nothing is owed any more once it is executed, and its receipt is still ours."""
         self._tried: dict[bytes, tuple[int, int]] = {}
         """Offer id -> (when it was assigned, how often we have begun it for that assignment)."""
 
@@ -60,7 +62,7 @@ class Runs:
         try:
             while True:
                 owed = {duty.offer_id: duty for duty in runs_owed(self._post.market, self._post.index)}
-                for offer_id in [o for o in self._working if o not in owed]:
+                for offer_id in [o for o in self._working if o not in owed and o not in self._filing]:
                     self._working[offer_id].cancel()
                 self._tried = {offer_id: tried for offer_id, tried in self._tried.items() if offer_id in owed}
                 for offer_id, duty in owed.items():
@@ -89,6 +91,7 @@ class Runs:
             _log.exception("task not served", extra={"task": duty.offer_id})
         finally:
             self.progress.pop(duty.offer_id, None)
+            self._filing.discard(duty.offer_id)
             self._working.pop(duty.offer_id, None)
 
     async def _serve(self, duty: RunDuty) -> None:
@@ -189,6 +192,7 @@ class Runs:
 
     async def _file(self, duty: RunDuty, ran: Ran, envelope: Envelope | None, held: tuple[HeldPart, ...]) -> None:
         cipher = None if envelope is None else envelope.cipher_digest
+        self._filing.add(duty.offer_id)
         filing = ResultHash(duty.offer_id, int(ran.code), ran.digest, ran.fuel_used, cipher, held)
         receipt = await self._post.lanes.send(Kind.RESULT_HASH, encode(filing), offer_id=duty.offer_id)
         _log.info(
