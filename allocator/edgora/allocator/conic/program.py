@@ -1,0 +1,377 @@
+"""A convex program: written once with named parameters, compiled once, solved many times.
+
+Rule 1: no solve is ever worse than it says. Infeasible, unbounded and failed solves raise a typed error that carries
+the solver's status; a solve that reached only its solver's reduced accuracy says `almost solved`.
+Rule 2: no solver stands in for another. One that is not installed is refused by name.
+Rule 3: a program is disciplined in its parameters (DPP), so that compiling it once is enough; `compilations` counts.
+
+Theory of operation. cvxpy turns a DPP program into an affine map from its parameters to the data (P, q, A, b) of a
+cone program
+
+    minimise 1/2 x'Px + q'x  subject to  A x + s = b, s in a product of cones
+
+That map is made once for each solver and then applied by one sparse product a solve; Clarabel gets the data
+directly, which skips the milliseconds that `cvxpy.Problem.solve` takes around it and changes nothing in the answer.
+Entries that happen to be zero are kept, so the pattern of the data never changes.
+
+Clarabel is asked for one thread: results then repeat digit for digit, and CPU time is what a solve costs.
+"""
+
+import importlib.util
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import cvxpy as cp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgora.wire.errors import EdgoraError, Refused
+
+__all__ = [
+    "SOLVERS", "Program", "ProgramError", "ProgramFailed", "ProgramInfeasible", "ProgramUnbounded", "Solved", "Solver",
+    "Step", "require",
+]  # fmt: skip
+
+Floats = NDArray[np.float64]
+
+Solver = Literal["clarabel", "scs", "mosek"]
+SOLVERS: tuple[Solver, ...] = ("clarabel", "scs", "mosek")
+
+_MODULE: Mapping[str, str] = {"clarabel": "clarabel", "scs": "scs", "mosek": "mosek"}
+
+
+class ProgramError(EdgoraError):
+    """A solve that has no answer. `solver_status` is the solver's own word for it."""
+
+    def __init__(self, detail: str, *, solver: str, solver_status: str) -> None:
+        super().__init__(detail)
+        self.solver, self.solver_status = solver, solver_status
+
+
+class ProgramInfeasible(ProgramError):
+    """No point meets the constraints."""
+
+    code: ClassVar[str] = "program_infeasible"
+
+
+class ProgramUnbounded(ProgramError):
+    """The objective has no bound."""
+
+    code: ClassVar[str] = "program_unbounded"
+
+
+class ProgramFailed(ProgramError):
+    """The solver gave up: its arithmetic, its iterations or its time ran out."""
+
+    code: ClassVar[str] = "program_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One interior-point iteration, in the program's own sense of objective."""
+
+    primal: float
+    dual: float
+    primal_residual: float
+    dual_residual: float
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """What a solve found and how."""
+
+    solver: str
+    status: str
+    """`solved`, or `almost solved`: within the solver's reduced tolerances only."""
+    value: float
+    """Objective of the program as written: the maximum of a maximisation."""
+    values: Mapping[str, Floats]
+    """The point, by variable name."""
+    iterations: int
+    primal_residual: float | None
+    """Relative residual of the constraints; None where the solver does not tell."""
+    dual_residual: float | None
+    cpu_s: float
+    """Process CPU seconds of this solve, compilation included where it came first."""
+    steps: Sequence[Step] = field(default=(), repr=False)
+    """The solver's iterations; only Clarabel tells them, and only when asked to trace."""
+
+    def record(self) -> dict[str, object]:
+        """What goes into a solution's `info`."""
+        return {
+            "solver": self.solver,
+            "status": self.status,
+            "value": self.value,
+            "iterations": self.iterations,
+            "primal_residual": self.primal_residual,
+            "dual_residual": self.dual_residual,
+            "cpu_s": self.cpu_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A solver's answer in the cone program's own variables and sense."""
+
+    status: str
+    x: Floats
+    value: float
+    iterations: int
+    primal_residual: float | None
+    dual_residual: float | None
+    steps: Sequence[tuple[float, float, float, float]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    max_iter: int | None
+    tolerance: float | None
+    time_limit_s: float | None
+    trace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """The map from parameters to cone data, and what does not change between solves."""
+
+    solver: Any
+    """cvxpy's interface of the solver."""
+    map: Any
+    dims: Any
+    cones: Any
+    """The cones in Clarabel's own objects; None for another solver."""
+    place: Mapping[str, tuple[int, tuple[int, ...]]]
+    """First column and shape of each variable."""
+
+
+class Program:
+    """A cvxpy problem with named parameters and variables.
+
+    Variables must be plain (no attribute such as `nonneg` or `symmetric`: write the constraint), so that the cone
+    program's columns are the variables themselves.
+    """
+
+    def __init__(self, problem: cp.Problem) -> None:
+        assert problem.is_dpp(), "the program is not disciplined in its parameters"
+        for variable in problem.variables():
+            assert not any(variable.attributes.values()), f"variable {variable.name()} has an attribute"
+        self.problem: Any = problem  # cvxpy is partly typed
+        self.compilations = 0
+        self._parameters = {parameter.name(): parameter for parameter in problem.parameters()}
+        self._names = [variable.name() for variable in problem.variables()]
+        assert len(set(self._names)) == len(self._names), "two variables share a name"
+        assert len(self._parameters) == len(problem.parameters()), "two parameters share a name"
+        self._compiled: dict[str, _Compiled] = {}
+        self._sign = -1.0 if isinstance(problem.objective, cp.Maximize) else 1.0
+
+    def solve(
+        self,
+        solver: Solver = "clarabel",
+        max_iter: int | None = None,
+        *,
+        tolerance: float | None = None,
+        time_limit_s: float | None = None,
+        trace: bool = False,
+        **values: ArrayLike,
+    ) -> Solved:
+        """Solve at these parameter values; parameters not named keep their last value.
+
+        tolerance, max_iter and time_limit_s are the solver's own defaults where None. Raises ProgramInfeasible,
+        ProgramUnbounded, ProgramFailed, and Refused for a solver that is unknown or not installed.
+        """
+        require(solver)
+        began = time.process_time()
+        for name, value in values.items():
+            self._parameters[name].value = np.asarray(value, dtype=np.float64)
+        limits = _Limits(max_iter, tolerance, time_limit_s, trace)
+        compiled = self._compile(solver)
+        point = self._mosek(limits) if solver == "mosek" else _RUN[solver](compiled, limits)
+        found = {
+            name: point.x[first : first + int(np.prod(shape, dtype=np.int64))].reshape(shape, order="F")
+            for name, (first, shape) in compiled.place.items()
+        }
+        return Solved(
+            solver=solver,
+            status=point.status,
+            value=self._sign * point.value,
+            values=found,
+            iterations=point.iterations,
+            primal_residual=point.primal_residual,
+            dual_residual=point.dual_residual,
+            cpu_s=time.process_time() - began,
+            steps=[Step(self._sign * p, self._sign * d, rp, rd) for p, d, rp, rd in point.steps],
+        )
+
+    def _compile(self, solver: str) -> _Compiled:
+        """The cone program for this solver, made on its first use."""
+        compiled = self._compiled.get(solver)
+        if compiled is None:
+            self.compilations += 1
+            data, chain, _ = self.problem.get_problem_data(solver.upper(), enforce_dpp=True, canon_backend="SCIPY")
+            cone_map: Any = data["param_prob"]
+            place = {
+                variable.name(): (cone_map.var_id_to_col[variable.id], variable.shape)
+                for variable in self.problem.variables()
+            }
+            dims = data["dims"]
+            cones = _cones(dims) if solver == "clarabel" else None
+            compiled = self._compiled[solver] = _Compiled(chain.solver, cone_map, dims, cones, place)
+        return compiled
+
+    def _mosek(self, limits: _Limits) -> _Point:
+        """MOSEK by way of cvxpy, which knows its task format."""
+        options: dict[str, Any] = {"MSK_IPAR_NUM_THREADS": 1}
+        if limits.max_iter is not None:
+            options["MSK_IPAR_INTPNT_MAX_ITERATIONS"] = limits.max_iter
+        if limits.time_limit_s is not None:
+            options["MSK_DPAR_OPTIMIZER_MAX_TIME"] = limits.time_limit_s
+        if limits.tolerance is not None:
+            for gap in ("PFEAS", "DFEAS", "REL_GAP"):
+                options[f"MSK_DPAR_INTPNT_CO_TOL_{gap}"] = limits.tolerance
+        try:
+            self.problem.solve("MOSEK", mosek_params=options, enforce_dpp=True)
+        except cp.SolverError as error:
+            raise ProgramFailed(f"mosek: {error}", solver="mosek", solver_status="failed") from error
+        _judge("mosek", str(self.problem.status), _CVXPY_STATUS)
+        x = np.zeros(self._compiled["mosek"].map.x.size)
+        for variable in self.problem.variables():
+            first, _ = self._compiled["mosek"].place[variable.name()]
+            x[first : first + variable.size] = np.asarray(variable.value).ravel(order="F")
+        worst = max((float(np.max(constraint.violation())) for constraint in self.problem.constraints), default=0.0)
+        stats = self.problem.solver_stats
+        status = _CVXPY_STATUS[str(self.problem.status)][1]
+        return _Point(status, x, self._sign * float(self.problem.value), int(stats.num_iters), worst, None)
+
+
+def require(solver: str) -> None:
+    """Refuse a solver that is unknown or not installed, by name."""
+    if solver not in SOLVERS:
+        raise Refused(f"no convex solver {solver!r}: use one of {', '.join(SOLVERS)}", field="solver")
+    if importlib.util.find_spec(_MODULE[solver]) is None:
+        detail = f"solver {solver} is not installed: use clarabel, or install {solver}"
+        raise Refused(detail, field="solver", fix=f"pip install {solver}")
+
+
+_Verdict = tuple[type[ProgramError] | None, str]
+"""The error that a solver's status is, if it is one, and our word for it."""
+
+_CLARABEL_STATUS: Mapping[str, _Verdict] = {
+    "Solved": (None, "solved"),
+    "AlmostSolved": (None, "almost solved"),
+    "PrimalInfeasible": (ProgramInfeasible, "infeasible"),
+    "AlmostPrimalInfeasible": (ProgramInfeasible, "almost infeasible"),
+    "DualInfeasible": (ProgramUnbounded, "unbounded"),
+    "AlmostDualInfeasible": (ProgramUnbounded, "almost unbounded"),
+    "MaxIterations": (ProgramFailed, "iteration limit"),
+    "MaxTime": (ProgramFailed, "time limit"),
+    "NumericalError": (ProgramFailed, "numerical error"),
+    "InsufficientProgress": (ProgramFailed, "insufficient progress"),
+}
+
+_SCS_STATUS: Mapping[str, _Verdict] = {
+    "1": (None, "solved"),
+    "2": (ProgramFailed, "iteration or time limit"),
+    "-1": (ProgramUnbounded, "unbounded"),
+    "-6": (ProgramUnbounded, "almost unbounded"),
+    "-2": (ProgramInfeasible, "infeasible"),
+    "-7": (ProgramInfeasible, "almost infeasible"),
+}
+
+_CVXPY_STATUS: Mapping[str, _Verdict] = {
+    cp.OPTIMAL: (None, "solved"),
+    cp.OPTIMAL_INACCURATE: (None, "almost solved"),
+    cp.INFEASIBLE: (ProgramInfeasible, "infeasible"),
+    cp.INFEASIBLE_INACCURATE: (ProgramInfeasible, "almost infeasible"),
+    cp.UNBOUNDED: (ProgramUnbounded, "unbounded"),
+    cp.UNBOUNDED_INACCURATE: (ProgramUnbounded, "almost unbounded"),
+}
+
+
+def _judge(solver: str, status: str, verdicts: Mapping[str, _Verdict]) -> str:
+    """Our word for a status with an answer; raises the error that any other is."""
+    error, word = verdicts.get(status, (ProgramFailed, f"status {status}"))
+    if error is not None:
+        raise error(f"{solver} ended with: {word}", solver=solver, solver_status=word)
+    return word
+
+
+def _clarabel(compiled: _Compiled, limits: _Limits) -> _Point:
+    import clarabel  # type: ignore[import-untyped]  # none are published
+
+    # (P, q, d, A, b), or without P where the objective is linear; cvxpy's A has the other sign.
+    *quadratic, q, offset, a, b = _data(compiled.map)
+    p = quadratic[0] if quadratic else _nothing(len(q))
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    settings.max_threads = 1
+    settings.presolve_enable = False  # nothing here is infinite
+    settings.chordal_decomposition_enable = False  # a lift is decomposed where it is written, not behind its back
+    if limits.max_iter is not None:
+        settings.max_iter = limits.max_iter
+    if limits.time_limit_s is not None:
+        settings.time_limit = limits.time_limit_s
+    if limits.tolerance is not None:
+        settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = limits.tolerance
+    solver = clarabel.DefaultSolver(p, q, -a, b, compiled.cones, settings)
+    steps: list[tuple[float, float, float, float]] = []
+    if limits.trace:
+
+        def look(info: Any) -> bool:
+            steps.append((info.cost_primal + offset, info.cost_dual + offset, info.res_primal, info.res_dual))
+            return False
+
+        solver.set_termination_callback(look)
+    answer = solver.solve()
+    status = _judge("clarabel", str(answer.status), _CLARABEL_STATUS)
+    value = float(answer.obj_val + offset)
+    x = np.asarray(answer.x)
+    return _Point(status, x, value, int(answer.iterations), float(answer.r_prim), float(answer.r_dual), steps)
+
+
+def _cones(dims: Any) -> list[Any]:
+    """Clarabel's cones in the order of cvxpy's rows."""
+    from cvxpy.reductions.solvers.conic_solvers import clarabel_conif
+
+    interface: Any = clarabel_conif  # untyped
+    cones: list[Any] = interface.dims_to_solver_cones(dims)
+    return cones
+
+
+def _scs(compiled: _Compiled, limits: _Limits) -> _Point:
+    *quadratic, q, offset, a, b = _data(compiled.map)
+    data = {"A": -a, "b": b, "c": q, "dims": compiled.dims}
+    if quadratic:
+        data["P"] = quadratic[0]
+    options: dict[str, Any] = {"max_iters": limits.max_iter or 100_000}
+    if limits.time_limit_s is not None:
+        options["time_limit_secs"] = limits.time_limit_s
+    if limits.tolerance is not None:
+        options["eps"] = limits.tolerance
+    answer = compiled.solver.solve_via_data(data, warm_start=False, verbose=False, solver_opts=options)
+    info = answer["info"]
+    status = _judge("scs", str(info["status_val"]), _SCS_STATUS)
+    value = float(info["pobj"] + offset)
+    x = np.asarray(answer["x"])
+    return _Point(status, x, value, int(info["iter"]), float(info["res_pri"]), float(info["res_dual"]))
+
+
+_RUN = {"clarabel": _clarabel, "scs": _scs}
+
+
+def _data(cone_map: Any) -> tuple[Any, ...]:
+    """Cone data at the parameters' values, without dropping entries that are zero now."""
+    quadratic = cone_map.P is not None
+    data: tuple[Any, ...] = cone_map.apply_parameters(keep_zeros=True, quad_obj=quadratic)
+    if quadratic:
+        import scipy.sparse as sp
+
+        return (sp.triu(data[0]).tocsc(), *data[1:])
+    return data
+
+
+def _nothing(size: int) -> Any:
+    import scipy.sparse as sp
+
+    return sp.csc_array((size, size))
