@@ -1,4 +1,4 @@
-"""Verbs of the laboratory: demo, bench, gas."""
+"""Verbs of the laboratory: demo, bench, gas; with those of `papers`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgora.cli.output import console, fail, missing_extra, progress, show, table
+from edgora.cli.papers import bench_allocator, reproduce
 from edgora.wire.errors import EdgoraError
 
 if TYPE_CHECKING:
@@ -135,4 +136,6 @@ def app_commands(app: typer.Typer) -> None:
     """Register the verbs of this module."""
     app.command()(demo)
     app.command()(gas)
+    bench_app.command("allocator")(bench_allocator)
+    app.command()(reproduce)
     app.add_typer(bench_app, name="bench")

@@ -1,0 +1,91 @@
+"""The papers' figures and the allocators' goals: `edgora reproduce`, `edgora bench allocator`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgora.cli.output import fail, missing_extra, progress, show, table
+from edgora.wire.errors import EdgoraError
+
+__all__ = ["bench_allocator", "reproduce"]
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+def reproduce(
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="mta.fig2, tcr.table2, ...; mta, tcr, dpe; all")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where CSV, PNG, SVG and JSON are written.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds and points; seconds instead of minutes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a paper's table or figure again: data, drawing, the printed figures beside ours, and what holds."""
+    _one_thread()
+    try:
+        from edgora.lab.reproduce.item import Setting, items
+        from edgora.lab.reproduce.item import reproduce as make
+    except ImportError as error:
+        missing_extra("reproduce", "lab", error)
+    made = []
+    try:
+        for name in items(item):
+            progress.print(f"{name} ...", markup=False)
+            made.append(make(name, out, Setting(quick), lambda line: progress.print(f"  {line}", markup=False)))
+    except EdgoraError as error:
+        fail(error, as_json=as_json)
+    except ImportError as error:
+        missing_extra("reproduce", "solve", error)
+    if as_json:
+        show({"items": made, "out": str(out)})
+        return
+    for document in made:
+        typer.echo(
+            f"\n{document.item}: {document.title} ({document.cpu_s:g} s CPU)\n{document.how}\n{document.paragraph}"
+        )
+        if document.printed:
+            table("printed figures", ["", "the paper", "here"], [(p.what, p.paper, p.ours) for p in document.printed])
+    typer.echo(f"written to {out}")
+
+
+def bench_allocator(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="PROBLEM", help="mta, tcr, dpe; repeat for more.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Every figure of the allocators' goals, beside its goal; CPU seconds, one thread."""
+    _one_thread()
+    try:
+        from edgora.lab.goals.measured import PROBLEMS, run_goals
+    except ImportError as error:
+        missing_extra("bench", "lab", error)
+    try:
+        found = run_goals(only or PROBLEMS, lambda line: progress.print(line, markup=False, highlight=False))
+    except EdgoraError as error:
+        fail(error, as_json=as_json)
+    except ImportError as error:
+        missing_extra("bench", "solve", error)
+    if as_json:
+        figures = [{**_plain(figure), "holds": figure.holds} for figure in found.figures]
+        show({"machine": found.machine, "cpu_s": found.cpu_s, "reached": found.reached, "figures": figures})
+        return
+    table(f"{found.reached} of {len(found.figures)} goals reached on {found.machine}", ["goal", "what", "measured", "goal", ""], [
+        (f"{f.problem} {f.goal}", f.what, f"{f.value:.5g} {f.unit}", f"{f.sense} {f.limit:g} {f.unit}", "" if f.holds else "falls short")
+        for f in found.figures
+    ])  # fmt: skip
+
+
+def _plain(figure: object) -> dict[str, object]:
+    import msgspec
+
+    fields: dict[str, object] = msgspec.to_builtins(figure)
+    return fields
+
+
+def _one_thread() -> None:
+    """Before numpy and the solvers are imported: they read these once."""
+    for name in _THREADS:
+        os.environ.setdefault(name, "1")
