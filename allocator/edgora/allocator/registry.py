@@ -27,6 +27,7 @@ __all__ = ["PROBLEMS", "Chosen", "Policy", "PolicyError", "Problem", "policy", "
 
 PROBLEMS: Mapping[str, str] = {
     "mta": "edgora.allocator.mta.problem:MTA",
+    "tcr": "edgora.allocator.tcr.problem:TCR",
     "dpe": "edgora.allocator.dpe.problem:DPE",
 }
 """Where each problem lives."""
