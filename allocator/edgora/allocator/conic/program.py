@@ -10,9 +10,9 @@ cone program
 
     minimise 1/2 x'Px + q'x  subject to  A x + s = b, s in a product of cones
 
-That map is made once for each solver and then applied by one sparse product a solve; Clarabel gets the data
-directly, which skips the milliseconds that `cvxpy.Problem.solve` takes around it and changes nothing in the answer.
-Entries that happen to be zero are kept, so the pattern of the data never changes.
+That map is made once for each solver and then applied by one sparse product a matrix (`cone_data`); Clarabel gets the
+data directly, which skips the milliseconds that `cvxpy.Problem.solve` takes around it and changes nothing in the
+answer. Entries that happen to be zero are kept, so the pattern of the data never changes.
 
 Clarabel is asked for one thread: results then repeat digit for digit, and CPU time is what a solve costs.
 """
@@ -27,6 +27,7 @@ import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgora.allocator.conic.cone_data import ConeData
 from edgora.wire.errors import EdgoraError, Refused
 
 __all__ = [
@@ -138,7 +139,9 @@ class _Compiled:
 
     solver: Any
     """cvxpy's interface of the solver."""
-    map: Any
+    data: ConeData
+    columns: int
+    """Of the cone program."""
     dims: Any
     cones: Any
     """The cones in Clarabel's own objects; None for another solver."""
@@ -164,6 +167,8 @@ class Program:
         assert len(set(self._names)) == len(self._names), "two variables share a name"
         assert len(self._parameters) == len(problem.parameters()), "two parameters share a name"
         self._compiled: dict[str, _Compiled] = {}
+        self._given: dict[str, ArrayLike] = {}
+        self._latest: _Compiled | None = None
         self._sign = -1.0 if isinstance(problem.objective, cp.Maximize) else 1.0
 
     def solve(
@@ -183,10 +188,13 @@ class Program:
         """
         require(solver)
         began = time.process_time()
-        for name, value in values.items():
-            self._parameters[name].value = np.asarray(value, dtype=np.float64)
+        self._given |= values
+        missing = self._parameters.keys() - self._given.keys()
+        assert not missing, f"parameters without a value: {', '.join(sorted(missing))}"
         limits = _Limits(max_iter, tolerance, time_limit_s, trace)
         compiled = self._compile(solver)
+        compiled.data.set(values if compiled is self._latest else self._given)
+        self._latest = compiled
         point = self._mosek(limits) if solver == "mosek" else _RUN[solver](compiled, limits)
         found = {
             name: point.x[first : first + int(np.prod(shape, dtype=np.int64))].reshape(shape, order="F")
@@ -217,11 +225,14 @@ class Program:
             }
             dims = data["dims"]
             cones = _cones(dims) if solver == "clarabel" else None
-            compiled = self._compiled[solver] = _Compiled(chain.solver, cone_map, dims, cones, place)
+            columns = int(cone_map.x.size)
+            compiled = self._compiled[solver] = _Compiled(chain.solver, ConeData(cone_map), columns, dims, cones, place)
         return compiled
 
     def _mosek(self, limits: _Limits) -> _Point:
         """MOSEK by way of cvxpy, which knows its task format."""
+        for name, value in self._given.items():
+            self._parameters[name].value = np.asarray(value, dtype=np.float64)
         options: dict[str, Any] = {"MSK_IPAR_NUM_THREADS": 1}
         if limits.max_iter is not None:
             options["MSK_IPAR_INTPNT_MAX_ITERATIONS"] = limits.max_iter
@@ -235,7 +246,7 @@ class Program:
         except cp.SolverError as error:
             raise ProgramFailed(f"mosek: {error}", solver="mosek", solver_status="failed") from error
         _judge("mosek", str(self.problem.status), _CVXPY_STATUS)
-        x = np.zeros(self._compiled["mosek"].map.x.size)
+        x = np.zeros(self._compiled["mosek"].columns)
         for variable in self.problem.variables():
             first, _ = self._compiled["mosek"].place[variable.name()]
             x[first : first + variable.size] = np.asarray(variable.value).ravel(order="F")
@@ -300,9 +311,7 @@ def _judge(solver: str, status: str, verdicts: Mapping[str, _Verdict]) -> str:
 def _clarabel(compiled: _Compiled, limits: _Limits) -> _Point:
     import clarabel  # type: ignore[import-untyped]  # none are published
 
-    # (P, q, d, A, b), or without P where the objective is linear; cvxpy's A has the other sign.
-    *quadratic, q, offset, a, b = _data(compiled.map)
-    p = quadratic[0] if quadratic else _nothing(len(q))
+    p, q, offset, a, b = compiled.data.at()
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.max_threads = 1
@@ -314,7 +323,7 @@ def _clarabel(compiled: _Compiled, limits: _Limits) -> _Point:
         settings.time_limit = limits.time_limit_s
     if limits.tolerance is not None:
         settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = limits.tolerance
-    solver = clarabel.DefaultSolver(p, q, -a, b, compiled.cones, settings)
+    solver = clarabel.DefaultSolver(p, q, a, b, compiled.cones, settings)
     steps: list[tuple[float, float, float, float]] = []
     if limits.trace:
 
@@ -340,10 +349,10 @@ def _cones(dims: Any) -> list[Any]:
 
 
 def _scs(compiled: _Compiled, limits: _Limits) -> _Point:
-    *quadratic, q, offset, a, b = _data(compiled.map)
-    data = {"A": -a, "b": b, "c": q, "dims": compiled.dims}
-    if quadratic:
-        data["P"] = quadratic[0]
+    p, q, offset, a, b = compiled.data.at()
+    data = {"A": a, "b": b, "c": q, "dims": compiled.dims}
+    if p.nnz:
+        data["P"] = p
     options: dict[str, Any] = {"max_iters": limits.max_iter or 100_000}
     if limits.time_limit_s is not None:
         options["time_limit_secs"] = limits.time_limit_s
@@ -358,20 +367,3 @@ def _scs(compiled: _Compiled, limits: _Limits) -> _Point:
 
 
 _RUN = {"clarabel": _clarabel, "scs": _scs}
-
-
-def _data(cone_map: Any) -> tuple[Any, ...]:
-    """Cone data at the parameters' values, without dropping entries that are zero now."""
-    quadratic = cone_map.P is not None
-    data: tuple[Any, ...] = cone_map.apply_parameters(keep_zeros=True, quad_obj=quadratic)
-    if quadratic:
-        import scipy.sparse as sp
-
-        return (sp.triu(data[0]).tocsc(), *data[1:])
-    return data
-
-
-def _nothing(size: int) -> Any:
-    import scipy.sparse as sp
-
-    return sp.csc_array((size, size))
