@@ -288,6 +288,8 @@ _SCS_STATUS: Mapping[str, _Verdict] = {
     "-6": (ProgramUnbounded, "almost unbounded"),
     "-2": (ProgramInfeasible, "infeasible"),
     "-7": (ProgramInfeasible, "almost infeasible"),
+    "-3": (ProgramFailed, "undecided"),
+    "-4": (ProgramFailed, "numerical error"),
 }
 
 _CVXPY_STATUS: Mapping[str, _Verdict] = {
