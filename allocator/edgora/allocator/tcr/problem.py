@@ -41,8 +41,8 @@ SOLVERS: Mapping[str, str] = {
     "dashf": f"{_ROOM}.dashf:Dashf",
     "rucaa": f"{_ROOM}.baselines:Rucaa",
     "gucaa": f"{_ROOM}.baselines:Gucaa",
-    "aauco": f"{_ROOM}.baselines:Aauco",
-    "gucro": f"{_ROOM}.baselines:Gucro",
+    "aauco": f"{_ROOM}.aauco:Aauco",
+    "gucro": f"{_ROOM}.gucro:Gucro",
     "gucro-exact": f"{_ROOM}.priced:GucroExact",
 }
 """Where each solver lives."""
