@@ -15,7 +15,8 @@ from edgora.ports.blobs import Room
 from edgora.wire.codec import decode, encode
 from edgora.wire.errors import Broken, Unavailable
 from edgora.wire.ledger import Kind
-from edgora.wire.market import Advert, AuditDrawn, Draw, ResultHash, TaskState, Verdict
+from edgora.wire.market import Advert, Draw, ResultHash, TaskState
+from edgora.wire.market_events import AuditDrawn, Verdict
 from edgora.wire.peer import Answer, GetInput, GetModule, GetResult, HoldResult, Refusal
 
 AUDITED = replace(PARAMS, audit_bps=10_000)

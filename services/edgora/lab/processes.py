@@ -145,6 +145,8 @@ def run_platform(folder: Path, scenario_file: Path | None, settings: Sequence[st
                 "no redis-server found: no allocator runs, the built-in greedy wins every round", style="yellow"
             )
         for i, endpoint in enumerate(ground.endpoints):
-            progress.print(f"node {i}: {endpoint.public_url}  (API: {endpoint.public_url}/openapi.json)", highlight=False)
+            progress.print(
+                f"node {i}: {endpoint.public_url}  (API: {endpoint.public_url}/openapi.json)", highlight=False
+            )
         progress.print(f"chain: {anvil.url}; keys and ledgers in {folder}; Ctrl-C stops everything", highlight=False)
         return asyncio.run(run_children(children))

@@ -21,15 +21,12 @@ from edgora.ue.fleet import FleetRun, TaskRecord
 from edgora.wire.codec import decode, from_u96, from_u128
 from edgora.wire.genesis import Genesis
 from edgora.wire.ledger import Kind
-from edgora.wire.market import (
-    Allocation,
+from edgora.wire.market import Allocation, Code, Deposited, Instance
+from edgora.wire.market_events import (
     BatchClosed,
     BatchFrozen,
-    Code,
-    Deposited,
     Event,
     FactApplied,
-    Instance,
     ResultFiled,
     RoundClosed,
     RoundOpened,

@@ -113,13 +113,16 @@ def on_put_chunk(core: Core, peer: int, message: PutChunk) -> None:
         return
     if message.height != fetch.offer.checkpoint.body.height:
         return
+    honest = True
     for number, pairs in enumerate(message.buckets, message.first):
         if number >= BUCKETS or bucket_hash(pairs) != _hash_at(fetch.offer, number):
             core.fault(peer, f"bucket {number} of the snapshot of height {message.height} is forged")
+            honest = False
             break
         fetch.buckets[number] = pairs
-    else:
-        _next_chunk_or_install(core, peer, fetch)
+    # What we keep is verified bucket by bucket: a lie after the last missing one does not spoil it.
+    if honest or len(fetch.buckets) == BUCKETS:
+        _next_chunk_or_install(core, peer, fetch)  # else the deadline moves us to the next peer
 
 
 def _next_chunk_or_install(core: Core, peer: int, fetch: SnapshotFetch) -> None:

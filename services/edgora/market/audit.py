@@ -39,22 +39,17 @@ from edgora.market.records import Audit, Auditor, Filing, Result, Server, Task
 from edgora.market.rules import pair_weight, run_ms
 from edgora.wire.codec import to_u96
 from edgora.wire.hashing import keccak
-from edgora.wire.market import (
-    DETERMINISTIC_CODES,
-    PAID_CODES,
+from edgora.wire.market import DETERMINISTIC_CODES, PAID_CODES, Draw, Reason, ResultCode, TaskState
+from edgora.wire.market_events import (
     AuditDrawn,
     AuditFiled,
     AuditMissed,
     AuditorDrawn,
-    Draw,
     DrawMissed,
     PenaltyPart,
-    Reason,
-    ResultCode,
     ResultFiled,
-    TaskState,
     Verdict,
-)  # fmt: skip
+)
 
 __all__ = ["draw", "file_audit", "file_result", "give_up", "pass_time", "witness_of"]
 

@@ -16,7 +16,8 @@ from edgora.market.state import State
 from edgora.wire.codec import to_u96
 from edgora.wire.eip712 import Domain
 from edgora.wire.ledger import faulty, quorum
-from edgora.wire.market import AccountChanged, LiveServer, MarketParams, OpenTask, TaskState
+from edgora.wire.market import LiveServer, MarketParams, OpenTask, TaskState
+from edgora.wire.market_events import AccountChanged
 
 __all__ = ["BAN_MS", "FORGIVE_MS", "U48_MAX", "Core", "ServerKey", "check_params"]
 

@@ -31,17 +31,15 @@ from edgora.wire.market import (
     Exited,
     ExitRequested,
     Fact,
-    FactApplied,
-    FactConflict,
     Head,
-    LockChanged,
     OfferOpened,
     OfferRefunded,
     ServerMetaChanged,
     ServerRegistered,
     ServerSlashed,
     ServerUnbonding,
-)  # fmt: skip
+)
+from edgora.wire.market_events import FactApplied, FactConflict, LockChanged
 from edgora.wire.settlement import lock_key
 from edgora.wire.units import Digest
 

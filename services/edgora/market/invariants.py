@@ -21,23 +21,25 @@ from edgora.wire.ledger import Kind, OrderedTx, faulty
 from edgora.wire.market import (
     PAID_CODES,
     Allocation,
-    BatchClosed,
-    FactApplied,
     Instance,
     LiveServer,
     OfferFlag,
     OpenTask,
     ResultCode,
+    TaskPayload,
+    TaskState,
+)
+from edgora.wire.market_events import (
+    BatchClosed,
+    FactApplied,
     RoundClosed,
     RoundOpened,
     TaskAssigned,
     TaskFinal,
     TaskForgotten,
     TaskOpened,
-    TaskPayload,
     TaskRefunded,
     TaskSettled,
-    TaskState,
     Verdict,
 )
 from edgora.wire.settlement import Batch

@@ -17,12 +17,11 @@ from edgora.market.receipts import lock_lane, maximum, price_of, split
 from edgora.market.records import Entry, Server, Task
 from edgora.market.rules import pair_ok
 from edgora.wire.codec import to_u96
-from edgora.wire.market import (
+from edgora.wire.market import Offer, Reason, TaskState, VoucherPart
+from edgora.wire.market_events import (
     CreditChanged,
     LockChanged,
-    Offer,
     PenaltyPart,
-    Reason,
     ServerNotLive,
     TaskAssigned,
     TaskEnded,
@@ -33,9 +32,7 @@ from edgora.wire.market import (
     TaskReopened,
     TaskRequeued,
     TaskSettled,
-    TaskState,
-    VoucherPart,
-)  # fmt: skip
+)
 from edgora.wire.settlement import lock_key
 
 __all__ = [

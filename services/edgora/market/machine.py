@@ -27,7 +27,6 @@ from edgora.wire.genesis import Genesis
 from edgora.wire.ledger import BlockContext, Kind, LedgerCode, OrderedTx
 from edgora.wire.market import (
     Advert,
-    AdvertFiled,
     Allocation,
     Cancel,
     ChainFact,
@@ -40,7 +39,8 @@ from edgora.wire.market import (
     SettlementPayload,
     TaskPayload,
     TaskState,
-)  # fmt: skip
+)
+from edgora.wire.market_events import AdvertFiled
 from edgora.wire.settlement import TaskLeaf, lock_key
 from edgora.wire.units import Digest, Millis
 

@@ -15,7 +15,8 @@ from edgora.market.rules import exclusion, pair_value, room_of
 from edgora.market.settlement import freeze_at_ms
 from edgora.wire.codec import from_u128
 from edgora.wire.ledger import LedgerCode
-from edgora.wire.market import Code, Reason, RoundClosed, TaskState, refusal_sentence
+from edgora.wire.market import Code, Reason, TaskState, refusal_sentence
+from edgora.wire.market_events import RoundClosed
 
 __all__ = ["NODE_CODES", "sentence", "server_reason", "skipped_sentence", "verdict", "why"]
 

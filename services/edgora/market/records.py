@@ -12,17 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from edgora.wire.codec import B20, B32, U8, U16, U32, U40, U48, U56, U64, U96, U128, from_u96, to_u96
-from edgora.wire.market import (
-    Advert,
-    Instance,
-    Offer,
-    PenaltyPart,
-    Reason,
-    RefusedPart,
-    ResultCode,
-    TaskState,
-    VoucherPart,
-)  # fmt: skip
+from edgora.wire.market import Advert, Instance, Offer, Reason, ResultCode, TaskState, VoucherPart
+from edgora.wire.market_events import PenaltyPart, RefusedPart
 
 __all__ = [
     "ENDED_UNPAID", "FINISHED", "UNFINISHED", "Account", "Attestation", "Audit", "Auditor", "Ban", "BatchRecord",

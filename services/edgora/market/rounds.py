@@ -37,23 +37,17 @@ from edgora.market.rules import (
     slot_weight,
 )  # fmt: skip
 from edgora.wire.codec import to_u128
-from edgora.wire.market import (
-    Allocation,
+from edgora.wire.market import Allocation, Code, Instance, LiveServer, OpenTask, Reason, TaskState
+from edgora.wire.market_events import (
     Alternative,
     Choice,
-    Code,
-    Instance,
-    LiveServer,
-    OpenTask,
     ProposalAccepted,
     ProposalPart,
     ProposalRefused,
-    Reason,
     RefusedPart,
     RoundClosed,
     RoundOpened,
-    TaskState,
-)  # fmt: skip
+)
 from edgora.wire.units import Digest
 
 __all__ = [

@@ -21,16 +21,8 @@ from edgora.market.receipts import lock_lane, price_of
 from edgora.market.records import BatchRecord, Entry, Task
 from edgora.market.rules import Refusal
 from edgora.wire.codec import from_u96
-from edgora.wire.market import (
-    BatchCertified,
-    BatchClosed,
-    BatchFrozen,
-    BatchSettled,
-    Code,
-    PenaltyPart,
-    Reason,
-    TaskState,
-)  # fmt: skip
+from edgora.wire.market import BatchSettled, Code, Reason, TaskState
+from edgora.wire.market_events import BatchCertified, BatchClosed, BatchFrozen, PenaltyPart
 from edgora.wire.settlement import (
     BURN,
     MAX_LINES,

@@ -27,7 +27,7 @@ from edgora.wire.application import Outcome
 from edgora.wire.errors import Broken, Unknown
 from edgora.wire.genesis import Genesis
 from edgora.wire.ledger import Certificate, Header, LedgerCode, OrderedTx, Receipt
-from edgora.wire.market import BatchCertified, ResultFiled, TaskOpened
+from edgora.wire.market_events import BatchCertified, ResultFiled, TaskOpened
 from edgora.wire.settlement import payload_hash
 
 __all__ = ["CertifiedState", "Follower", "Step"]

@@ -29,14 +29,11 @@ from edgora.wire.market import (
     MAX_OPEN_PER_UE,
     MAX_OUTPUT,
     MAX_PAGES,
-    Choice,
     Offer,
-    ProposalAccepted,
-    ProposalRefused,
     ResultCode,
-    ResultFiled,
     TaskState,
-)  # fmt: skip
+)
+from edgora.wire.market_events import Choice, ProposalAccepted, ProposalRefused, ResultFiled
 
 __all__ = ["PAGE", "Queries", "page"]
 

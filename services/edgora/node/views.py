@@ -11,8 +11,9 @@ from edgora.wire import rest
 from edgora.wire.codec import encode, from_u96, from_u128, to_u96
 from edgora.wire.errors import Refused
 from edgora.wire.ledger import Block, Certificate, Header, Kind, Receipt, SignedTx, Tx
-from edgora.wire.market import Event, Instance, Offer, Reason, TaskState, VoucherPart
+from edgora.wire.market import Instance, Offer, Reason, TaskState, VoucherPart
 from edgora.wire.market_codes import code_name, refusal_numbers, refusal_sentence
+from edgora.wire.market_events import Event
 
 __all__ = [
     "block", "event", "header", "hex_of", "instance", "offer_body", "offer_of", "plain", "reason", "receipt", "state_name", "tx",

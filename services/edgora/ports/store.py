@@ -28,7 +28,7 @@ class StoredEvent(NamedTuple):
     height: int
     time_ms: int
     data: bytes
-    """Canonical msgpack of the application's event (wire.market.Event)."""
+    """Canonical msgpack of the application's event (wire.market_events.Event)."""
 
 
 class BlockReader(Protocol):

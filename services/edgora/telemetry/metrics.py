@@ -14,10 +14,10 @@ from prometheus_client.exposition import generate_latest
 from edgora.ports.consensus import ConsensusStatus
 from edgora.ports.store import StoredBlock
 from edgora.wire.ledger import Kind
-from edgora.wire.market import (
+from edgora.wire.market import ResultCode, TaskState, code_name
+from edgora.wire.market_events import (
     BatchClosed,
     ProposalRefused,
-    ResultCode,
     ResultFiled,
     RoundClosed,
     TaskAssigned,
@@ -26,9 +26,7 @@ from edgora.wire.market import (
     TaskOpened,
     TaskRefunded,
     TaskSettled,
-    TaskState,
-    code_name,
-)  # fmt: skip
+)
 
 __all__ = ["NodeMetrics"]
 

@@ -582,7 +582,7 @@ class Event:
     height: int
     time_ms: int
     type: str
-    """Name of the event's class in wire.market, e.g. TaskOpened, RoundOpened, TaskAssigned."""
+    """Name of the event's class in wire.market_events, e.g. TaskOpened, RoundOpened, TaskAssigned."""
     task: Hex32 | None
     server: int | None
     data: dict[str, Any]

@@ -9,6 +9,7 @@ from edgora.ledger.effects import Recv
 from edgora.ledger.tree import StateTree
 from edgora.wire.ledger import Block, CheckpointBody, Phase
 from edgora.wire.pbft import (
+    BUCKETS,
     CheckpointVote,
     GetBlocks,
     GetBody,
@@ -213,6 +214,27 @@ def test_a_lying_snapshot_server_is_found_bucket_by_bucket_and_another_one_is_as
     assert cluster.run(30_000, lambda: len(set(cluster.heights())) == 1)
     assert node.app.state == cluster.nodes[0].app.state
     assert len([fault for fault in node.faults if "forged" in fault]) == len(lies)
+
+
+def test_a_lie_after_the_last_missing_bucket_spoils_nothing():
+    """Seeds 701 and 833: the state was complete, nobody installed it, and the next question asked for no bucket."""
+    cluster = pruned()
+    lies = []
+
+    def forge(src, dest, message):
+        if dest == 3 and isinstance(message, PutChunk) and message.first + len(message.buckets) == BUCKETS:
+            lies.append(message)
+            more = msgspec.structs.replace(message, buckets=(*message.buckets, ((b"known/", b"stolen"),)))
+            cluster.step(3, _from(src, more))
+            return True
+        return False
+
+    cluster.lose = forge
+    node = cluster.start(3)
+    assert cluster.run(30_000, lambda: len(set(cluster.heights())) == 1)
+    assert len(lies) == 1
+    assert any("forged" in fault for fault in node.faults)
+    assert node.app.state == cluster.nodes[0].app.state
 
 
 def offered(cluster):

@@ -13,7 +13,8 @@ from edgora.market.machine import Market
 from edgora.wire.codec import decode, from_u96
 from edgora.wire.hashing import keccak
 from edgora.wire.ledger import Kind
-from edgora.wire.market import (
+from edgora.wire.market import Offer, OfferFlag, ResultCode, TaskPayload, TaskState
+from edgora.wire.market_events import (
     AdvertFiled,
     AuditDrawn,
     AuditFiled,
@@ -22,9 +23,6 @@ from edgora.wire.market import (
     BatchFrozen,
     CreditChanged,
     FactApplied,
-    Offer,
-    OfferFlag,
-    ResultCode,
     ResultFiled,
     ServerNotLive,
     TaskAssigned,
@@ -32,12 +30,10 @@ from edgora.wire.market import (
     TaskFinal,
     TaskForgotten,
     TaskOpened,
-    TaskPayload,
     TaskRefunded,
     TaskReopened,
     TaskRequeued,
     TaskSettled,
-    TaskState,
     Verdict,
 )
 from edgora.wire.settlement import decode_payload

@@ -8,19 +8,8 @@ from edgora.market.duties import audits_owed, draw_due, may_fetch_input, reseals
 from edgora.wire.codec import from_u96
 from edgora.wire.hashing import keccak
 from edgora.wire.ledger import Kind
-from edgora.wire.market import (
-    AuditDrawn,
-    AuditMissed,
-    Code,
-    Draw,
-    DrawMissed,
-    ResultCode,
-    ResultHash,
-    ServerNotLive,
-    TaskState,
-    Verdict,
-    code_name,
-)
+from edgora.wire.market import Code, Draw, ResultCode, ResultHash, TaskState, code_name
+from edgora.wire.market_events import AuditDrawn, AuditMissed, DrawMissed, ServerNotLive, Verdict
 from unit.market.world import TEST_PARAMS, World
 
 ALWAYS = replace(TEST_PARAMS, audit_bps=10_000)

@@ -13,10 +13,7 @@ from edgora.wire.market import (
     Code,
     Deposited,
     EpochAdvanced,
-    Event,
     Exited,
-    FactApplied,
-    FactConflict,
     Head,
     OfferOpened,
     OfferRefunded,
@@ -25,6 +22,7 @@ from edgora.wire.market import (
     ServerSlashed,
     ServerUnbonding,
 )
+from edgora.wire.market_events import Event, FactApplied, FactConflict
 from edgora.wire.settlement import lock_key
 from unit.market.world import World
 

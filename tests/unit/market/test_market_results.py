@@ -6,18 +6,8 @@ from msgspec.structs import replace
 from edgora.market.duties import may_fetch_input, may_hold_result, may_serve_result, runs_owed
 from edgora.wire.codec import from_u96
 from edgora.wire.ledger import Kind
-from edgora.wire.market import (
-    Code,
-    CreditChanged,
-    ResultCode,
-    ResultFiled,
-    ResultHash,
-    ServerNotLive,
-    TaskFinal,
-    TaskReopened,
-    TaskState,
-    code_name,
-)
+from edgora.wire.market import Code, ResultCode, ResultHash, TaskState, code_name
+from edgora.wire.market_events import CreditChanged, ResultFiled, ServerNotLive, TaskFinal, TaskReopened
 from unit.market.world import PAID, TEST_PARAMS, UNPAID, World
 
 

@@ -6,17 +6,8 @@ from msgspec.structs import replace
 from edgora.market.reasons import sentence
 from edgora.wire.codec import decode, encode, from_u128, to_u128
 from edgora.wire.ledger import Kind
-from edgora.wire.market import (
-    Allocation,
-    Cancel,
-    Code,
-    Event,
-    ProposalRefused,
-    RoundClosed,
-    RoundOpened,
-    TaskState,
-    code_name,
-)
+from edgora.wire.market import Allocation, Cancel, Code, TaskState, code_name
+from edgora.wire.market_events import Event, ProposalRefused, RoundClosed, RoundOpened
 from unit.market.world import TEST_PARAMS, World
 
 

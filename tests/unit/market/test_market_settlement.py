@@ -8,19 +8,8 @@ from edgora.market.duties import refundable_locks, settlement_duty
 from edgora.wire.codec import from_u96
 from edgora.wire.hashing import keccak
 from edgora.wire.ledger import Kind
-from edgora.wire.market import (
-    BatchClosed,
-    BatchFrozen,
-    BatchSettled,
-    Code,
-    ResultCode,
-    SettlementPayload,
-    TaskEnded,
-    TaskRequeued,
-    TaskSettled,
-    TaskState,
-    code_name,
-)
+from edgora.wire.market import BatchSettled, Code, ResultCode, SettlementPayload, TaskState, code_name
+from edgora.wire.market_events import BatchClosed, BatchFrozen, TaskEnded, TaskRequeued, TaskSettled
 from edgora.wire.settlement import (
     BURN,
     MAX_PAYLOAD,

@@ -28,7 +28,8 @@ from edgora.wire.codec import encode, to_u96, to_u128
 from edgora.wire.errors import Refused, TooMany, WireError
 from edgora.wire.hashing import keccak
 from edgora.wire.ledger import Block, Header
-from edgora.wire.market import AccountChanged, Reason, RoundClosed, TaskSettled, TaskState
+from edgora.wire.market import Reason, TaskState
+from edgora.wire.market_events import AccountChanged, RoundClosed, TaskSettled
 
 KEY_A, KEY_B = bytes(32), b"\1" * 32
 

@@ -16,11 +16,11 @@ from edgora.market.reasons import skipped_sentence
 from edgora.node.duties.post import Post
 from edgora.node.follower import Step
 from edgora.ports.bus import Answer, Proposed, RoundRequest, Skipped, answers_topic, rounds_topic
-from edgora.wire import market
 from edgora.wire.codec import encode
 from edgora.wire.errors import Unavailable
 from edgora.wire.ledger import Kind, OrderedTx, Tx
-from edgora.wire.market import Allocation, Reason, code_name, refusal_numbers, refusal_sentence
+from edgora.wire.market import Allocation, Instance, Reason, code_name, refusal_numbers, refusal_sentence
+from edgora.wire.market_events import RoundOpened
 
 __all__ = ["Rounds"]
 
@@ -42,7 +42,7 @@ class Rounds:
     def __init__(self, post: Post) -> None:
         self._post = post
         self.says = "no round yet"
-        self._opened: asyncio.Queue[market.Instance] = asyncio.Queue(maxsize=8)
+        self._opened: asyncio.Queue[Instance] = asyncio.Queue(maxsize=8)
         self._sending: set[asyncio.Task[None]] = set()
         self._proposed: tuple[int, set[bytes]] = (0, set())
         self.skipped: OrderedDict[int, list[Skipped]] = OrderedDict()
@@ -53,7 +53,7 @@ class Rounds:
         """Rounds that open now; not those of blocks that are only being caught up with."""
         now = self._post.clock.now_ms()
         for item in step.events:
-            if not isinstance(item.event, market.RoundOpened):
+            if not isinstance(item.event, RoundOpened):
                 continue
             number = item.event.instance.round
             if now > item.event.closes_ms:
