@@ -1,0 +1,151 @@
+"""What a user costs on a server, and how that changes with its resources: constants of every pair, and curves.
+
+With everything that can be offloaded offloaded (F2), pair (n, m) is worth
+
+    V = c_nm / K,   K = tau + A(b) + G1(g1) + G2(g2)     tau = w_t t0_m / D_n
+
+    A    least air cost of a bit over bandwidth b, the power chosen by F4, in weighted cost per bit
+    G1   cost of processing a bit at clock g1: eta_s (w_t/g1 + w_e kappa g1^2);  G2 the same for the block
+
+The curves are written in logarithms of b, g1, g2. A needs no inner search for the power: it is a closed form of
+l = ln(1 + SNR), which therefore stands for the bandwidth. With s = e^l - 1, e = 1 - e^-l and k = l - e,
+
+    power at its cap   (l <= l_cap)   b = c P / s,                        A = (w_t + w_e P) ln2 / (b l),   -d ln l/d ln b = e / l
+    power inside       (l >  l_cap)   b = w_t c / (w_e k e^l), p = s b/c, A = w_e ln2 e^l / c,             -d ln l/d ln b = k / l^2
+
+where c = g_nm/N0 and l_cap solves l = e (1 + w_t/(w_e P)). In both, dA/d ln b = -A k/l, and
+
+    d2A/d(ln b)2 = A (k^2 + sigma (l e - k)) / l^2       sigma = e at the cap, k/l inside
+
+The curves join at l_cap with their first derivatives (F5), so Newton may cross it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgora.allocator.dpe.model import Model
+
+__all__ = ["ETA", "G_STAR", "KAPPA", "L_MOST", "TAU", "Air", "C", "Pairs", "air", "log_snr_at"]
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+_LN2 = math.log(2.0)
+_HUGE = 1e300
+"""Stands for an infinite clock: its products stay finite."""
+_UNWANTED = 1e-14
+"""Least preference of a pair, relative to the greatest: one that is worth nothing still gets its least resources."""
+_LEAST = 1e-13
+"""Least share of a server's bandwidth; l is greatest there (`L_MOST`)."""
+_SMALL = 0.05
+"""Below this l, k loses digits as a difference and is summed as a series."""
+
+# Rows of `Pairs.rows`.
+CAP_B, FREE_B, CAP_A, FREE_A, L_CAP, TAU, C, _ETA_S, _ETA_B, KAPPA, G_STAR, L_MOST = range(12)
+ETA = slice(_ETA_S, _ETA_B + 1)
+"""Work of both clocks, one row each."""
+
+
+class Air(NamedTuple):
+    """The air curve at l: bandwidth, cost A, -dA/d ln b, d2A/d(ln b)2, sigma."""
+
+    b: Floats
+    cost: Floats
+    slope: Floats
+    bend: Floats
+    sigma: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Constants of all N M pairs; pair (n, m) is column n M + m."""
+
+    N: int
+    M: int
+    rows: Floats
+    """(12, N M), the rows named above."""
+    w_t: float
+    B: Floats
+    F: Floats
+    g_star: Floats
+    """(M,); `_HUGE` where no clock is too fast."""
+
+    @classmethod
+    def of(cls, model: Model) -> "Pairs":
+        e = model.instance
+        snr_hz, power, shape = model.snr_hz, e.p_max[:, None], (e.N, e.M)
+        g_star = np.minimum(model.g_star, _HUGE)
+        if e.w_e > 0.0:
+            free_b, free_a, l_cap = e.w_t / e.w_e * snr_hz, e.w_e * _LN2 / snr_hz, _cap(e.w_t / (e.w_e * e.p_max))
+        else:  # energy is free: the power is always at its cap
+            free_b, free_a, l_cap = np.zeros(shape), np.zeros(shape), np.full(e.N, np.inf)
+        least = max(_UNWANTED * float(e.c_s.max()), 1e-30)
+        rows = (
+            snr_hz * power, free_b, (e.w_t + e.w_e * power) * _LN2, free_a, l_cap[:, None],
+            e.w_t * e.t_chain / (e.phi_max * e.d)[:, None], np.maximum(e.c_s, least),
+            e.eta_s, e.omega_b * e.eta_b, e.w_e * e.kappa_s, g_star,
+        )  # fmt: skip
+        table = np.zeros((len(rows) + 1, e.N * e.M))
+        table[:-1] = np.array([np.broadcast_to(row, shape) for row in rows]).reshape(len(rows), -1)
+        table[-1] = log_snr_at(np.tile(e.B * _LEAST, e.N), table)
+        return cls(e.N, e.M, table, e.w_t, e.B, e.fs_max, g_star)
+
+
+def air(log_snr: Floats, rows: Floats) -> Air:
+    """The air curve of pairs with these constants at l = ln(1 + SNR) > 0."""
+    rest = np.expm1(-log_snr)
+    e = -rest
+    k = log_snr + rest
+    if log_snr.min() < _SMALL:
+        k = np.where(log_snr < _SMALL, _excess_series(log_snr), k)
+    share, growth = k / log_snr, np.exp(log_snr)
+    snr = e * growth
+    b = rows[CAP_B] / snr
+    cost = rows[CAP_A] / (b * log_snr)
+    sigma = e
+    free = log_snr > rows[L_CAP]
+    if free.any():
+        b = np.where(free, rows[FREE_B] / (k * growth), b)
+        cost = np.where(free, rows[FREE_A] * growth, cost)
+        sigma = np.where(free, share, e)
+    slope = cost * share
+    bend = slope * share + cost * sigma * (log_snr * e - k) / (log_snr * log_snr)
+    return Air(b, cost, slope, bend, sigma)
+
+
+def log_snr_at(b: Floats, rows: Floats) -> Floats:
+    """l at these bandwidths, Hz; close enough to start Newton from, which takes its bandwidth from l."""
+    log_snr: Floats = np.log1p(rows[CAP_B] / b)
+    free = log_snr > rows[L_CAP]
+    if free.any():
+        x, target = log_snr[free], np.log(rows[FREE_B][free] / b[free])
+        for _ in range(6):  # Newton on ln(k e^l), whose derivative is l / k
+            k = x + np.expm1(-x)
+            x = np.maximum(x - (np.log(k) + x - target) * k / x, 0.05 * x)
+        log_snr[free] = x
+    return log_snr
+
+
+def _excess_series(log_snr: Floats) -> Floats:
+    """k = l - 1 + e^-l = l^2/2 - l^3/6 + ... for small l."""
+    tail: Floats = 1.0 - log_snr / 9.0
+    for j in (8.0, 7.0, 6.0, 5.0, 4.0, 3.0):
+        tail = 1.0 - log_snr / j * tail
+    excess: Floats = 0.5 * log_snr * log_snr * tail
+    return excess
+
+
+def _cap(ratio: Floats) -> Floats:
+    """l_cap: the root of l = (1 - e^-l)(1 + ratio) above 0. Newton from above falls onto it."""
+    log_snr: Floats = 1.0 + ratio
+    for _ in range(100):
+        rest = np.exp(-log_snr)
+        step = (log_snr - (1.0 + ratio) * (1.0 - rest)) / (1.0 - (1.0 + ratio) * rest)
+        log_snr = log_snr - np.maximum(step, 0.0)
+        if (step <= 1e-15 * log_snr).all():
+            break
+    return log_snr
