@@ -54,28 +54,49 @@ def bench_allocator(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="PROBLEM", help="mta, tcr, dpe; repeat for more.")
     ] = None,
+    growth: Annotated[
+        bool, typer.Option("--growth/--no-growth", help="Time against size for every solver as well.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where growth.csv, .png and .svg are written.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Every figure of the allocators' goals, beside its goal; CPU seconds, one thread."""
+    """Every figure of the allocators' goals, beside its goal, and time against size; CPU seconds, one thread."""
     _one_thread()
     try:
+        from edgora.lab.goals.growth import draw_growth, measure_growth
         from edgora.lab.goals.measured import PROBLEMS, run_goals
     except ImportError as error:
         missing_extra("bench", "lab", error)
+
+    def note(line: str) -> None:
+        progress.print(line, markup=False, highlight=False)
+
     try:
-        found = run_goals(only or PROBLEMS, lambda line: progress.print(line, markup=False, highlight=False))
+        found = run_goals(only or PROBLEMS, note)
+        curves = measure_growth(only or PROBLEMS, note) if growth else []
+        files = draw_growth(curves, out) if out is not None and curves else []
     except EdgoraError as error:
         fail(error, as_json=as_json)
     except ImportError as error:
         missing_extra("bench", "solve", error)
     if as_json:
         figures = [{**_plain(figure), "holds": figure.holds} for figure in found.figures]
-        show({"machine": found.machine, "cpu_s": found.cpu_s, "reached": found.reached, "figures": figures})
+        show({
+            "machine": found.machine, "cpu_s": found.cpu_s, "reached": found.reached, "figures": figures, "growth": curves,
+            "files": files,
+        })  # fmt: skip
         return
     table(f"{found.reached} of {len(found.figures)} goals reached on {found.machine}", ["goal", "what", "measured", "goal", ""], [
         (f"{f.problem} {f.goal}", f.what, f"{f.value:.5g} {f.unit}", f"{f.sense} {f.limit:g} {f.unit}", "" if f.holds else "falls short")
         for f in found.figures
     ])  # fmt: skip
+    if curves:
+        table("CPU seconds by users x servers; growth exponent", ["problem", "solver", "seconds", "exponent", "ended"], [
+            (c.problem, c.solver, ", ".join(f"{p.users}x{p.servers}: {p.cpu_s:.3g}" for p in c.points),
+             "-" if c.exponent is None else f"{c.exponent:g}", c.ended) for c in curves
+        ])  # fmt: skip
 
 
 def _plain(figure: object) -> dict[str, object]:

@@ -95,7 +95,7 @@ def mixed(solo):
     return msgspec.structs.replace(right, signatures=(*right.signatures[:2], wrong.signatures[2]))
 
 
-@pytest.mark.parametrize("make", bad_changes())
+@pytest.mark.parametrize("make", list(bad_changes()))
 def test_an_unsound_view_change_counts_for_nothing(make):
     solo = Solo(2)
     change = make(solo)
