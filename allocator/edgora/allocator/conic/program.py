@@ -131,6 +131,7 @@ class _Limits:
     tolerance: float | None
     time_limit_s: float | None
     trace: bool
+    equilibrate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +155,18 @@ class Program:
 
     Variables must be plain (no attribute such as `nonneg` or `symmetric`: write the constraint), so that the cone
     program's columns are the variables themselves.
+
+    `equilibrate=False` tells Clarabel to take the data as they are: for a program whose variables are all near 1
+    already, its own scaling only loses digits in exponential cones.
     """
 
-    def __init__(self, problem: cp.Problem) -> None:
+    def __init__(self, problem: cp.Problem, *, equilibrate: bool = True) -> None:
         assert problem.is_dpp(), "the program is not disciplined in its parameters"
         for variable in problem.variables():
             assert not any(variable.attributes.values()), f"variable {variable.name()} has an attribute"
         self.problem: Any = problem  # cvxpy is partly typed
         self.compilations = 0
+        self._equilibrate = equilibrate
         self._parameters = {parameter.name(): parameter for parameter in problem.parameters()}
         self._names = [variable.name() for variable in problem.variables()]
         assert len(set(self._names)) == len(self._names), "two variables share a name"
@@ -191,7 +196,7 @@ class Program:
         self._given |= values
         missing = self._parameters.keys() - self._given.keys()
         assert not missing, f"parameters without a value: {', '.join(sorted(missing))}"
-        limits = _Limits(max_iter, tolerance, time_limit_s, trace)
+        limits = _Limits(max_iter, tolerance, time_limit_s, trace, self._equilibrate)
         compiled = self._compile(solver)
         compiled.data.set(values if compiled is self._latest else self._given)
         self._latest = compiled
@@ -317,6 +322,7 @@ def _clarabel(compiled: _Compiled, limits: _Limits) -> _Point:
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.max_threads = 1
+    settings.equilibrate_enable = limits.equilibrate
     settings.presolve_enable = False  # nothing here is infinite
     settings.chordal_decomposition_enable = False  # a lift is decomposed where it is written, not behind its back
     if limits.max_iter is not None:

@@ -11,13 +11,17 @@ every association and iteration: what depends on them are its parameters.
 Rule: within one climb neither the surrogate's value nor V - y C falls, and V - y C >= surrogate (7.4). It is asserted
 to the convex solver's accuracy.
 
-Theory of operation. Units are Mbit, MHz, GHz and W. The rate enters as r = R / R0 through the relative-entropy cone,
-r R0 <= b log2(1 + g p / b); its inverse u >= 1 / r is one second-order cone and serves both the delay D/R = (D/R0) u
-and the energy's (R0/R)^2 = u^2.
+Theory of operation. Every variable is a ratio to its value at the last point, so all are near 1 and the interior-point
+solver meets no units; T is in seconds. With s0 = h p0 / (N0 b0), rho0 = log2(1 + s0) and the ratios b, p, r = R / R0,
+r R0 <= R(b, p) reads
+
+    rho0 ln 2 r  <=  b ln s0 - rel_entr(b, b / s0 + p)
+
+and u >= 1 / r is one second-order cone that serves both the delay D/R = (D/R0) u and the energy (R0/R)^2 = u^2.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cvxpy
@@ -25,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.conic.program import Program, Solved, Solver
-from edgora.allocator.radio import shannon
 from edgora.allocator.tcr.instance import Instance
 from edgora.allocator.tcr.model import Decision
 
@@ -35,9 +38,15 @@ cp: Any = cvxpy  # partly typed
 
 Floats = NDArray[np.float64]
 
-_MEGA, _GIGA = 1e6, 1e9
 _START = 0.9
 """Of the start's server powers (7.3)."""
+_STRETCH = 10.0
+"""The program's objective is this many times the surrogate: single users' energies then still count beside its digits."""
+_ACCURACY = 1e-6
+"""Asked of Clarabel, of the stretched objective: V - y C goes to 0 as Dinkelbach's loop converges, as a difference of
+terms of order 10, so this is about 1e-8 of them."""
+_LEAST = 1e-12
+"""Of a cap or budget: amounts are positive."""
 _SLACK = 1e-5
 """Relative fall that is put down to the convex solver's accuracy; `almost solved` reaches ten times that."""
 
@@ -59,55 +68,54 @@ class Powers:
     def __init__(self, instance: Instance) -> None:
         self.instance = e = instance
         p, n = e.params, e.N
-
-        def per_user(*names: str) -> dict[str, Any]:
-            return {name: cp.Parameter(n, name=name, nonneg=True) for name in names}
-
-        k = per_user(
-            "1/g", "ru", "rd", "per_b", "per_ps", "per_fs", "base", "user_cycles", "server_cycles", "up", "down", "chain",
-            "q_pu", "q_up", "q_ps", "q_down", "q_fu", "q_fs",
-        )  # fmt: skip
-        log_gain = cp.Parameter(n, name="log g")
-        member = cp.Parameter((e.M, n), name="member", nonneg=True)
-        weight = cp.Parameter(name="delay", nonneg=True)
-        v = {name: cp.Variable(n, name=name) for name in ("b", "pu", "ps", "fu", "fs", "r_up", "r_down")}
-        inverse = {name: cp.Variable(n, name=f"1/{name}") for name in ("r_up", "r_down", "fu", "fs")}
+        k = {
+            name: cp.Parameter(n, name=name, nonneg=True)
+            for name in (
+                "1/s_up", "1/s_down", "rho_up", "rho_down", "t_local", "t_server", "t_up", "t_down", "t_chain", "e_up",
+                "e_down", "e_fu", "e_fs", "v", "v_b", "v_ps", "v_fs", "most_pu", "most_fu",
+            )
+        }  # fmt: skip
+        log_snr = {name: cp.Parameter(n, name=f"log s_{name}") for name in ("up", "down")}
+        part = {name: cp.Parameter((e.M, n), name=f"part_{name}", nonneg=True) for name in ("b", "ps", "fs")}
+        weight = cp.Parameter(name="weight", nonneg=True)
+        v = {name: cp.Variable(n, name=name) for name in ("b", "pu", "ps", "fu", "fs", "up", "down")}
+        inverse = {name: cp.Variable(n, name=f"1/{name}") for name in ("up", "down", "fu", "fs")}
         delay = cp.Variable(name="T")
 
-        user = cp.multiply(k["user_cycles"], inverse["fu"])
-        server = cp.multiply(k["server_cycles"], inverse["fs"]) + cp.multiply(k["down"], inverse["r_down"]) + k["chain"]
-        upload = cp.multiply(k["up"], inverse["r_up"])
+        user = cp.multiply(k["t_local"], inverse["fu"])
+        server = (
+            cp.multiply(k["t_server"], inverse["fs"]) + cp.multiply(k["t_down"], inverse["down"]) + k["t_chain"]
+        )  # fmt: skip
+        upload = cp.multiply(k["t_up"], inverse["up"])
         if p.ut_on_user:
             user += upload
         else:
             server += upload
         if p.fin_on_server:
-            server += cp.multiply(cp.Parameter(n, name="result_cycles", nonneg=True), inverse["fu"])
+            server += cp.multiply(cp.Parameter(n, name="t_fin", nonneg=True), inverse["fu"])
         rows = [
-            member @ v["b"] <= e.B / _MEGA,
-            member @ v["ps"] <= e.ps_max,
-            member @ v["fs"] <= e.fs_max / _GIGA,
-            v["pu"] <= e.pu_max,
-            v["fu"] <= e.fu_max / _GIGA,
+            *(part[name] @ v[name] <= 1 for name in part),
+            v["pu"] <= k["most_pu"],
+            v["fu"] <= k["most_fu"],
             user <= delay,
             server <= delay,
             *(_inverse(v[name], inverse[name]) for name in inverse),
         ]
-        for power, ratio, rate in (("pu", "r_up", "ru"), ("ps", "r_down", "rd")):
-            heard = cp.multiply(k["1/g"], v["b"]) + v[power]
-            nats = cp.multiply(log_gain, v["b"]) - cp.rel_entr(v["b"], heard)
-            rows.append(cp.multiply(k[rate], v[ratio]) <= nats / np.log(2.0))
+        for power, way in (("pu", "up"), ("ps", "down")):
+            nats = cp.multiply(log_snr[way], v["b"]) - cp.rel_entr(
+                v["b"], cp.multiply(k[f"1/s_{way}"], v["b"]) + v[power]
+            )
+            rows.append(cp.multiply(k[f"rho_{way}"], v[way]) <= nats)
         squares = (
-            ("q_pu", v["pu"]), ("q_up", inverse["r_up"]), ("q_ps", v["ps"]), ("q_down", inverse["r_down"]),
-            ("q_fu", v["fu"]), ("q_fs", v["fs"]),
+            ("e_up", v["pu"]), ("e_up", inverse["up"]), ("e_down", v["ps"]), ("e_down", inverse["down"]),
+            ("e_fu", v["fu"]), ("e_fs", v["fs"]),
         )  # fmt: skip
         energy = cp.sum([cp.sum(cp.multiply(k[name], cp.square(of))) for name, of in squares])
-        share = (
-            k["base"] + cp.multiply(k["per_b"], v["b"]) + cp.multiply(k["per_ps"], v["ps"])
-            + cp.multiply(k["per_fs"], v["fs"])
-        )  # fmt: skip
+        share = k["v"] + cp.sum([cp.multiply(k[f"v_{name}"], v[name]) for name in ("b", "ps", "fs")])
         trust = p.v1 * cp.sum(cp.log(share))
-        self.program = Program(cp.Problem(cp.Maximize(trust - weight * delay - energy), rows))
+        self.program = Program(
+            cp.Problem(cp.Maximize(_STRETCH * (trust - weight * delay - energy)), rows), equilibrate=False
+        )
 
     def climb(
         self,
@@ -123,17 +131,15 @@ class Powers:
         Ends when the surrogate's value changes by less than `tol` relatively, or when `over` says so; at least one
         solve is done. Raises the errors of `Program.solve`.
         """
-        e, p = self.instance, self.instance.params
-        fixed = self._fixed(start, y)
-        decision, pu, ps = start, start.pu, start.ps * _START
+        e, accuracy = self.instance, _ACCURACY if solver == "clarabel" else None
+        decision = replace(start, ps=start.ps * _START)
         surrogate: list[float] = []
         worth: list[float] = []
         done: list[Solved] = []
-        gain = e.gain[np.arange(e.N), start.assoc] / p.N0
         for _ in range(solves):
-            rates = shannon(decision.b, gain * pu / decision.b), shannon(decision.b, gain * ps / decision.b)
-            solved = self.program.solve(solver, **fixed, **self._tangent(start.phi, y, (pu, ps), rates))
-            point = self._within(start, solved)
+            solved = self.program.solve(solver, tolerance=accuracy, **self._at(decision, y))
+            solved = replace(solved, value=solved.value / _STRETCH)
+            point = self._within(decision, solved)
             terms = e.model.terms(point)
             value = terms.trust - y * terms.C
             slack = _SLACK * (10.0 if solved.status == "almost solved" or solver == "scs" else 1.0) * (1 + abs(value))
@@ -143,7 +149,7 @@ class Powers:
                     f"the surrogate fell from {surrogate[-1]} to {solved.value}"
                 )
                 assert value >= worth[-1] - slack, f"V - yC fell from {worth[-1]} to {value}"
-            decision, pu, ps = point, point.pu, point.ps
+            decision = point
             surrogate.append(solved.value)
             worth.append(value)
             done.append(solved)
@@ -153,56 +159,44 @@ class Powers:
                 break
         return Climb(decision, surrogate, worth, done)
 
-    def _fixed(self, at: Decision, y: float) -> dict[str, Any]:
-        """Parameters that stay the same during a climb."""
-        e, p, a = self.instance, self.instance.params, at.assoc
-        data = at.phi * e.d
-        result = p.omega_r * data
-        block_cycles = p.omega_b * e.eta_b[a]
-        own = (e.d - data) * e.eta_u + result * e.eta_r
-        member = np.zeros((e.M, e.N))
-        member[a, np.arange(e.N)] = 1.0
-        squared = e.kappa_s[a] * data * (e.eta_s[a] * at.gamma**2 + block_cycles * (1.0 - at.gamma) ** 2)
-        late = {"result_cycles": result * e.eta_r / _GIGA} if p.fin_on_server else {}
-        g = e.gain[np.arange(e.N), a] / (p.N0 * _MEGA)
-        return {
-            "delay": y * p.w_t, "member": member, "1/g": 1.0 / g, "log g": np.log(g),
-            "per_b": p.v2 * _MEGA / e.B[a], "per_ps": p.v2 / e.ps_max[a], "per_fs": p.v2 * _GIGA / e.fs_max[a],
-            "base": 1.0 + p.v2 * e.score[a], "user_cycles": own / _GIGA,
-            "server_cycles": data * (e.eta_s[a] / at.gamma + block_cycles / (1.0 - at.gamma)) / _GIGA,
-            "chain": e.model.t_chain[a], **late,
-            "q_fu": y * p.w_e * e.kappa_u * own * _GIGA**2, "q_fs": y * p.w_e * squared * _GIGA**2,
+    def _at(self, at: Decision, y: float) -> dict[str, Any]:
+        """The program's parameters: the surrogate at a point, in ratios to it."""
+        e, p, a, users = self.instance, self.instance.params, at.assoc, np.arange(self.instance.N)
+        terms = e.model.terms(at)
+        snr_up, snr_down = (e.gain[users, a] * power / (p.N0 * at.b) for power in (at.pu, at.ps))
+        data, block = at.gamma * at.fs, (1.0 - at.gamma) * at.fs
+        bits = at.phi * e.d
+        own = (e.d - bits) * e.eta_u + p.omega_r * bits * e.eta_r
+        computed = e.kappa_s[a] * bits * (e.eta_s[a] * data**2 + p.omega_b * e.eta_b[a] * block**2)
+        shares = {"b": at.b / e.B[a], "ps": at.ps / e.ps_max[a], "fs": at.fs / e.fs_max[a]}
+        values: dict[str, Any] = {
+            "weight": y * p.w_t, "1/s_up": 1.0 / snr_up, "1/s_down": 1.0 / snr_down, "log s_up": np.log(snr_up),
+            "log s_down": np.log(snr_down), "rho_up": np.log1p(snr_up), "rho_down": np.log1p(snr_down),
+            "t_local": own / at.fu, "t_server": terms.t_sp + terms.t_sg, "t_up": terms.t_ut, "t_down": terms.t_st,
+            "t_chain": terms.t_chain, "e_up": 0.5 * y * p.w_e * at.pu * terms.t_ut,
+            "e_down": 0.5 * y * p.w_e * at.ps * terms.t_st, "e_fu": y * p.w_e * e.kappa_u * own * at.fu**2,
+            "e_fs": y * p.w_e * computed, "v": 1.0 + p.v2 * e.score[a], "most_pu": e.pu_max / at.pu,
+            "most_fu": e.fu_max / at.fu,
         }  # fmt: skip
+        if p.fin_on_server:
+            values["t_fin"] = terms.t_fin
+        for name, share in shares.items():
+            values[f"v_{name}"] = p.v2 * share
+            values[f"part_{name}"] = np.zeros((e.M, e.N))
+            values[f"part_{name}"][a, users] = share
+        return values
 
-    def _tangent(
-        self, phi: Floats, y: float, power: tuple[Floats, Floats], rate: tuple[Floats, Floats]
-    ) -> dict[str, Any]:
-        """Parameters of the surrogate at the last powers and rates."""
-        e, p = self.instance, self.instance.params
-        bits = phi * e.d, p.omega_r * phi * e.d
-        half = [0.5 * y * p.w_e * watt * bit / speed for watt, bit, speed in zip(power, bits, rate, strict=True)]
-        return {
-            "ru": rate[0] / _MEGA, "rd": rate[1] / _MEGA, "up": bits[0] / rate[0], "down": bits[1] / rate[1],
-            "q_pu": half[0] / power[0] ** 2, "q_up": half[0], "q_ps": half[1] / power[1] ** 2, "q_down": half[1],
-        }  # fmt: skip
-
-    def _within(self, start: Decision, solved: Solved) -> Decision:
+    def _within(self, at: Decision, solved: Solved) -> Decision:
         """A solve's point in SI units, brought within caps and budgets: it may exceed them by the solver's tolerance."""
-        e, a, found = self.instance, start.assoc, solved.values
+        e, a = self.instance, at.assoc
         amounts = {}
-        for name, budget, unit in (("b", e.B, _MEGA), ("ps", e.ps_max, 1.0), ("fs", e.fs_max, _GIGA)):
-            own = np.maximum(found[name] * unit, budget[a] * 1e-12)
+        for name, budget in (("b", e.B), ("ps", e.ps_max), ("fs", e.fs_max)):
+            own = np.maximum(solved.values[name] * getattr(at, name), budget[a] * _LEAST)
             used = np.bincount(a, weights=own, minlength=e.M)
             amounts[name] = own * np.minimum(1.0, budget / np.maximum(used, budget))[a]
-        pu, fu = np.maximum(found["pu"], e.pu_max * 1e-12), np.maximum(found["fu"] * _GIGA, e.fu_max * 1e-12)
-        return Decision(
-            assoc=a,
-            phi=start.phi,
-            gamma=start.gamma,
-            pu=np.minimum(pu, e.pu_max),
-            fu=np.minimum(fu, e.fu_max),
-            **amounts,
-        )
+        for name, most in (("pu", e.pu_max), ("fu", e.fu_max)):
+            amounts[name] = np.clip(solved.values[name] * getattr(at, name), most * _LEAST, most)
+        return replace(at, **amounts)
 
 
 def _inverse(x: Any, u: Any) -> Any:
