@@ -18,12 +18,17 @@ import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
+from edgora.allocator.learn.problem import Evaluation, Learning, Note, silent
 from edgora.allocator.search import Found, Search
 from edgora.wire.errors import EdgoraError, NotFound, Refused
 
-__all__ = ["PROBLEMS", "Chosen", "Policy", "PolicyError", "Problem", "policy", "problem", "solve", "versions"]
+__all__ = [
+    "PROBLEMS", "Chosen", "Policy", "PolicyError", "Problem", "evaluate", "learning", "policy", "problem", "solve",
+    "versions",
+]  # fmt: skip
 
 PROBLEMS: Mapping[str, str] = {
     "mta": "edgora.allocator.mta.problem:MTA",
@@ -193,6 +198,29 @@ def solve(
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     found = dataclasses.replace(found, info={**found.info, "versions": versions(chosen.libraries)})
     return room.solution(instance, chosen.name, seed, found, wall, cpu)
+
+
+def learning(problem_name: str) -> Learning:
+    """The learners of a problem. Raises NotFound, or Refused where the problem has none."""
+    found: Learning | None = getattr(problem(problem_name), "learning", None)
+    if found is None:
+        raise Refused(f"{problem_name} has no learners: use `edgora solve`", field="problem")
+    return found
+
+
+def evaluate(
+    problem_name: str,
+    name: str,
+    seeds: range,
+    *,
+    settings: Mapping[str, object] | None = None,
+    trace: Path | None = None,
+    note: Note = silent,
+) -> Evaluation:
+    """Play a policy, named as a file, a solver or `module:object`, on one environment for each seed."""
+    room = learning(problem_name)
+    chosen = _imported(name) if ":" in name and not Path(name).exists() else name
+    return room.evaluate(chosen, seeds, settings or {}, trace, note)
 
 
 def versions(libraries: tuple[str, ...]) -> dict[str, str]:
