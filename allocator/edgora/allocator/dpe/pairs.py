@@ -29,7 +29,10 @@ from numpy.typing import NDArray
 
 from edgora.allocator.dpe.model import Model
 
-__all__ = ["ETA", "G_STAR", "KAPPA", "L_MOST", "TAU", "Air", "C", "Pairs", "air", "log_snr_at"]
+__all__ = [
+    "CAP_A", "CAP_B", "ETA", "ETA_B", "ETA_S", "FREE_A", "FREE_B", "G_STAR", "KAPPA", "LEAST_CLOCK", "L_CAP", "L_LEAST",
+    "L_MOST", "TAU", "Air", "C", "Pairs", "air", "log_snr_at",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -39,14 +42,14 @@ _HUGE = 1e300
 """Stands for an infinite clock: its products stay finite."""
 _UNWANTED = 1e-14
 """Least preference of a pair, relative to the greatest: one that is worth nothing still gets its least resources."""
-_LEAST = 1e-13
-"""Least share of a server's bandwidth; l is greatest there (`L_MOST`)."""
+_LEAST_B, _MOST_B, _LEAST_F = 1e-13, 4.0, 1e-25
+"""Least and most share of a server's bandwidth; least share of its clock, far below what goes with the former."""
 _SMALL = 0.05
 """Below this l, k loses digits as a difference and is summed as a series."""
 
 # Rows of `Pairs.rows`.
-CAP_B, FREE_B, CAP_A, FREE_A, L_CAP, TAU, C, _ETA_S, _ETA_B, KAPPA, G_STAR, L_MOST = range(12)
-ETA = slice(_ETA_S, _ETA_B + 1)
+CAP_B, FREE_B, CAP_A, FREE_A, L_CAP, TAU, C, ETA_S, ETA_B, KAPPA, G_STAR, LEAST_CLOCK, L_LEAST, L_MOST = range(14)
+ETA = slice(ETA_S, ETA_B + 1)
 """Work of both clocks, one row each."""
 
 
@@ -67,7 +70,7 @@ class Pairs:
     N: int
     M: int
     rows: Floats
-    """(12, N M), the rows named above."""
+    """(14, N M), the rows named above."""
     w_t: float
     B: Floats
     F: Floats
@@ -87,11 +90,13 @@ class Pairs:
         rows = (
             snr_hz * power, free_b, (e.w_t + e.w_e * power) * _LN2, free_a, l_cap[:, None],
             e.w_t * e.t_chain / (e.phi_max * e.d)[:, None], np.maximum(e.c_s, least),
-            e.eta_s, e.omega_b * e.eta_b, e.w_e * e.kappa_s, g_star,
+            e.eta_s, e.omega_b * e.eta_b, e.w_e * e.kappa_s, g_star, e.fs_max * _LEAST_F,
         )  # fmt: skip
-        table = np.zeros((len(rows) + 1, e.N * e.M))
-        table[:-1] = np.array([np.broadcast_to(row, shape) for row in rows]).reshape(len(rows), -1)
-        table[-1] = log_snr_at(np.tile(e.B * _LEAST, e.N), table)
+        table = np.zeros((len(rows) + 2, e.N * e.M))
+        for row, values in enumerate(rows):
+            table[row] = np.broadcast_to(values, shape).ravel()
+        table[L_LEAST] = log_snr_at(np.tile(e.B * _MOST_B, e.N), table)
+        table[L_MOST] = log_snr_at(np.tile(e.B * _LEAST_B, e.N), table)
         return cls(e.N, e.M, table, e.w_t, e.B, e.fs_max, g_star)
 
 

@@ -1,0 +1,236 @@
+"""All pairs at prices: every user's surplus on every server, the bound F7, and the prices that make it least.
+
+With a price lam_m for the bandwidth and mu_m for the clock of every server,
+
+    D(lam, mu) = sum_m (lam_m B_m + mu_m F_m) + sum_n max_m U_nm,   U_nm = max over (b, g1, g2) of V - lam b - mu (g1+g2)
+
+is at least the server part of every decision (F7), and U_nm is bounded from above by the tangent of V at any point.
+
+`descend` makes D small. D has kinks where a user is indifferent between servers, and at its least many are. So the
+maximum over servers is first taken softly, at a temperature T: T log sum exp(U/T) is smooth, its gradient is the excess
+of every budget over what users take, each split over servers by its softmax, and its Hessian is known from the pairs'
+Newton system. Newton follows the minimum while T falls by steps to where it no longer matters; the pairs' own points
+move along with the prices, so one look at all pairs is one step. A dozen looks suffice, at any size.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgora.allocator.dpe.newton import (
+    GAIN_2,
+    GAIN_B,
+    ROWS,
+    TAKEN_B,
+    TAKEN_F,
+    WORTH,
+    advance,
+    probe,
+)  # fmt: skip
+from edgora.allocator.dpe.pairs import ETA, G_STAR, Pairs, log_snr_at
+
+__all__ = ["Market", "Priced", "descend"]
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+_WARM, _COLD, _FALL = 0.03, 2e-4, 0.25
+"""Temperature at first and at last, relative to the mean worth of a pair, and its fall from stage to stage."""
+_LOOKS, _STAGE = 60, 4
+"""Most looks in all, and on one stage."""
+_STILL = 4e-3
+"""Relative gradient that ends a stage."""
+_ABSENT = 1e-12
+"""Least part of a user that counts: products of smaller ones are subnormal, and slow."""
+_STRIDE = 0.4
+"""Furthest step of a price's logarithm."""
+_LEAST_STRIDE = 1e-9
+"""A step this short is taken whatever it does."""
+_TIGHT = 1e-11
+"""Relative looseness of a tangent bound that is good enough."""
+_CERTIFYING = 40
+"""Most Newton steps for tight tangents."""
+
+
+class Priced(NamedTuple):
+    """What one look at all pairs shows."""
+
+    surplus: Floats
+    """V - lam b - mu (g1+g2) at the pairs' points (N, M): U but for what Newton still moves."""
+    resources: float
+    """sum (lam B + mu F)."""
+
+    @property
+    def bound(self) -> float:
+        """D with `surplus` for U."""
+        return self.resources + float(self.surplus.max(axis=1).sum())
+
+
+class Market:
+    """Prices, and every pair's point at them."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        share = max(pairs.N / pairs.M, 1.0)
+        self.server = np.tile(np.arange(pairs.M), pairs.N)
+        self.B, self.F = pairs.B[self.server], pairs.F[self.server]
+        root = np.sqrt(pairs.rows[ETA])
+        self.point = np.empty((3, pairs.N * pairs.M))
+        self.point[0] = log_snr_at(self.B / share, pairs.rows)
+        self.point[1:] = np.minimum(root / root.sum(axis=0) * self.F / share, 0.97 * pairs.rows[G_STAR])
+        self.probed = np.empty((ROWS, pairs.N * pairs.M))
+        self._still = np.zeros(pairs.N * pairs.M)
+        self._whole = np.ones(pairs.N * pairs.M)
+        self.lam, self.mu = np.zeros(pairs.M), np.zeros(pairs.M)
+        self._probe()
+        gain = self.probed[GAIN_B : GAIN_2 + 1].reshape(3, pairs.N, pairs.M).mean(axis=1)
+        self.lam = np.maximum(gain[0] * share / pairs.B, 1e-300)
+        self.mu = np.maximum((gain[1] + gain[2]) * share / pairs.F, 1e-300)
+        self.scale = float(self.probed[WORTH].mean())
+
+    def look(self) -> Priced:
+        """Every pair's surplus at the prices and points as they are."""
+        self._probe()
+        taken = self.lam[self.server] * self.probed[TAKEN_B] + self.mu[self.server] * self.probed[TAKEN_F]
+        surplus = (self.probed[WORTH] - taken).reshape(self.pairs.N, self.pairs.M)
+        return Priced(surplus, float(self.lam @ self.pairs.B + self.mu @ self.pairs.F))
+
+    def move(self, dlam: Floats, dmu: Floats) -> None:
+        """Move the prices, and with them every pair's point by one Newton step; after a look."""
+        advance(
+            self.pairs.rows,
+            self.probed,
+            self.point,
+            dlam[self.server],
+            dmu[self.server],
+            self._whole,
+            self._still,
+            False,
+        )
+        self.lam, self.mu = self.lam + dlam, self.mu + dmu
+
+    def settle(self, steps: int) -> None:
+        """Let the points follow the prices as they are."""
+        nothing = np.zeros(self.pairs.M)
+        for _ in range(steps):
+            self._probe()
+            self.move(nothing, nothing)
+
+    def certified(self, margin: float) -> tuple[Floats, float]:
+        """Proven upper bounds on every U (N, M), and on D with them.
+
+        They are tight to rounding where they come within `margin` of the user's best.
+        """
+        pairs, shape = self.pairs, (self.pairs.N, self.pairs.M)
+        clocks = np.minimum(self.F, pairs.rows[G_STAR])
+        upper, nothing = np.full(shape, np.inf), np.zeros(pairs.M)
+        for _ in range(_CERTIFYING):
+            priced = self.look()
+            gain_b, gain_1, gain_2 = self.probed[GAIN_B : GAIN_2 + 1]
+            lam, mu = self.lam[self.server], self.mu[self.server]
+            at_most = self.probed[WORTH] - gain_b - gain_1 - gain_2
+            at_most += self.B * np.maximum(gain_b / self.probed[TAKEN_B] - lam, 0.0)
+            at_most += clocks * np.maximum(gain_1 / self.point[1] - mu, 0.0)
+            at_most += clocks * np.maximum(gain_2 / self.point[2] - mu, 0.0)
+            upper = np.fmin(upper, at_most.reshape(shape))
+            best = priced.surplus.max(axis=1, keepdims=True)
+            if not ((upper > best - margin) & (upper - priced.surplus > _TIGHT * self.scale)).any():
+                break
+            self.move(nothing, nothing)
+        return upper, priced.resources + float(upper.max(axis=1).sum())
+
+    def _probe(self) -> None:
+        probe(self.pairs.rows, self.pairs.w_t, self.point, self.lam[self.server], self.mu[self.server], self.probed)
+
+
+class _Soft(NamedTuple):
+    """D with a soft maximum, at one temperature."""
+
+    value: float
+    split: Floats
+    """How each user is split over the servers (N, M)."""
+    gradient: Floats
+    """With respect to the logarithms of lam and mu (2 M,)."""
+    heat: float
+
+    @classmethod
+    def of(cls, market: Market, priced: Priced, heat: float) -> "_Soft":
+        pairs = market.pairs
+        best = priced.surplus.max(axis=1, keepdims=True)
+        split = np.exp((priced.surplus - best) / heat)
+        split[split < _ABSENT] = 0.0
+        total = split.sum(axis=1, keepdims=True)
+        split /= total
+        taken = market.probed[TAKEN_B : TAKEN_F + 1].reshape(2, pairs.N, pairs.M)
+        gradient = np.concatenate((
+            market.lam * (pairs.B - (split * taken[0]).sum(axis=0)),
+            market.mu * (pairs.F - (split * taken[1]).sum(axis=0)),
+        ))  # fmt: skip
+        return cls(priced.resources + float(best.sum() + heat * np.log(total).sum()), split, gradient, heat)
+
+    def steepness(self) -> float:
+        """Length of the gradient relative to D."""
+        return float(np.sqrt(self.gradient @ self.gradient)) / self.value
+
+    def newton(self, market: Market) -> Floats:
+        """The step to the minimum, in logarithms of the prices."""
+        pairs, M = market.pairs, market.pairs.M
+        lam, mu = market.lam, market.mu
+        b, f, h_bb, h_bf, h_ff = market.probed[:5].reshape(5, pairs.N, M)
+        b, f = b * lam, f * mu
+        weighted = np.concatenate((self.split * b, self.split * f), axis=1)
+        hessian = weighted.T @ weighted / -self.heat
+        each, both = np.arange(M), np.arange(2 * M)
+        hessian[each, each] += (self.split * (b * b / self.heat + h_bb * (lam * lam))).sum(axis=0)
+        cross = (self.split * (b * f / self.heat + h_bf * (lam * mu))).sum(axis=0)
+        hessian[each, each + M] += cross
+        hessian[each + M, each] += cross
+        hessian[each + M, each + M] += (self.split * (f * f / self.heat + h_ff * (mu * mu))).sum(axis=0)
+        hessian[both, both] += np.maximum(self.gradient, 0.0) + 1e-12 * np.trace(hessian)
+        return np.asarray(np.linalg.solve(hessian, -self.gradient), dtype=np.float64)
+
+
+class _Held(NamedTuple):
+    """Where a step began."""
+
+    value: float
+    slope: float
+    """Of the soft D along the step."""
+    step: Floats
+    lam: Floats
+    mu: Floats
+    point: Floats
+    probed: Floats
+
+    def too_far(self, value: float) -> bool:
+        return value > self.value + 1e-3 * abs(self.slope) + 1e-9 * abs(self.value)
+
+
+@np.errstate(all="ignore")  # what no user wants has a price that vanishes
+def descend(market: Market) -> int:
+    """Move the prices to where D is least; the number of looks that took."""
+    M = market.pairs.M
+    heat, coldest = _WARM * market.scale, _COLD * market.scale
+    held: _Held | None = None
+    on_stage = 0
+    for looks in range(1, _LOOKS + 1):
+        priced = market.look()
+        soft = _Soft.of(market, priced, heat)
+        if held is not None and looks > 3 and held.too_far(soft.value) and np.abs(held.step).max() > _LEAST_STRIDE:
+            held = held._replace(step=0.3 * held.step)
+            market.lam, market.mu = held.lam, held.mu
+            market.point[:], market.probed[:] = held.point, held.probed
+        else:
+            on_stage += 1
+            if soft.steepness() < _STILL or on_stage >= _STAGE:
+                if heat <= coldest:
+                    return looks
+                heat, on_stage = max(heat * _FALL, coldest), 0
+                soft = _Soft.of(market, priced, heat)
+            step = soft.newton(market)
+            step *= min(1.0, _STRIDE / max(float(np.abs(step).max()), _LEAST_STRIDE))
+            slope = float(soft.gradient @ step)
+            held = _Held(soft.value, slope, step, market.lam, market.mu, market.point.copy(), market.probed.copy())
+        market.move(held.lam * np.expm1(held.step[:M]), held.mu * np.expm1(held.step[M:]))
+    return _LOOKS
