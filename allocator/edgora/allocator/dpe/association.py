@@ -9,7 +9,8 @@ alpha = 1/B and beta = A/B, A = c D and B = cost_s, are the multipliers of the s
 starts (Lemma 2); tau and e are delay and energy of all d bits over the pair's share. User terms drop out: they are the
 same for every share (F1).
 
-The objective is counted in Mbit at the mean preference, the unit in which the penalty weight tau_w is given.
+The objective is in the unit of DPE, which with the default preference of 1e-6 a bit is Mbit per unit cost; the penalty
+weight tau_w is given in the same unit.
 """
 
 import functools
@@ -158,8 +159,7 @@ def gains(model: Model, assoc: Servers, phi: Floats, shares: Shares, weights: We
         alpha, beta = alpha[users, assoc][:, None], beta[users, assoc][:, None]
     elif weights == "literal":
         beta = np.where(assoc[:, None] == np.arange(e.M), beta, 0.0)
-    mbit = 1e6 * float(e.c_s.mean()) or 1.0
-    return Gains(alpha * (e.c_s * d - beta * per_phi) / mbit, alpha * beta * fixed / mbit)
+    return Gains(alpha * (e.c_s * d - beta * per_phi), alpha * beta * fixed)
 
 
 def associate(
