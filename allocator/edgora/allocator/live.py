@@ -64,7 +64,7 @@ class LiveRound:
         self.digest: Digest = keccak(encode(instance))
         tasks, servers = instance.tasks, instance.servers
         index = {server.id: i for i, server in enumerate(servers)}
-        source = np.array([index.get(task.source, -1) for task in tasks], dtype=np.int64)
+        source = np.array([index.get(task.source, REJECTED) for task in tasks], dtype=np.int64)
         fuel = np.array([task.fuel_limit for task in tasks], dtype=np.int64)
         held = np.array([min(server.capacity, server.credit) for server in servers], dtype=np.int64)
         slots = np.array([server.slots for server in servers], dtype=np.int64)
@@ -74,6 +74,8 @@ class LiveRound:
         """Fuel that the pair takes of the server's room (n,m)."""
         self.room: NDArray[np.int64] = held - used
         """Fuel each server can still take on (n,); negative after a loss of credit."""
+        self.home: Plan = source
+        """Server that holds each task's input (m,), REJECTED where it is not in the round."""
         own = np.arange(len(servers))[:, None] == source[None, :]
         self.time_ms: NDArray[np.int64] = self._times(own, source, fuel)
         """T_ij (n,m); of a remote pair whose source is not live, without the forwarding."""
@@ -142,7 +144,8 @@ class LiveRound:
     def table(self) -> Table:
         """What solvers see: W / max W in floats, weights and room in exact integers."""
         value = self.worth.astype(np.float64) / float(self.scale)
-        return Table(value, self.weight, np.maximum(self.room, 0), self.wanted)  # below 0, too, nothing fits
+        room = np.maximum(self.room, 0)  # below 0, too, nothing fits
+        return Table(value, self.weight, room, self.wanted, self.home)
 
     @cached_property
     def greedy(self) -> Plan:

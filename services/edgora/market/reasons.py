@@ -20,8 +20,9 @@ from edgora.wire.market_events import RoundClosed
 
 __all__ = ["NODE_CODES", "sentence", "server_reason", "skipped_sentence", "verdict", "why"]
 
-NODE_CODES = ("NOT_ORDERED", "INPUT_NOT_FETCHED", "RESULT_HELD")
-"""Reasons that a node adds: (votes, quorum), (octets fetched, octets in all), (holders so far, holders needed)."""
+NODE_CODES = ("NOT_ORDERED", "INPUT_NOT_FETCHED", "RESULT_HELD", "PACED", "PACED_FULL", "PACED_UP")
+"""Reasons that a node adds: (votes, quorum), (octets fetched, octets in all), (holders so far, holders needed), and of a
+run (fuel/s that it is paced to, advertised speed or its UE's share)."""
 
 
 _SENTENCES = {
@@ -46,6 +47,9 @@ _SENTENCES = {
     "NOT_ORDERED": "not ordered yet: {0} of {1} votes",
     "INPUT_NOT_FETCHED": "its input is not fetched yet: {0:,} of {1:,} octets",
     "RESULT_HELD": "its result is held by {0} of {1} servers",
+    "PACED": "it is paced to {0:,} fuel/s, its UE's share of this server, which advertises {1:,} a slot",
+    "PACED_FULL": "it is paced to the advertised {0:,} fuel/s: its UE's share, {1:,}, is more than a slot gives",
+    "PACED_UP": "it is paced to {0:,} fuel/s: at its UE's share, {1:,}, it would not be filed in time",
     # ended
     "SETTLED": "paid by batch {0}",
     "EXPIRED": "expired: no server could have met the deadline {0} any more at {1}",

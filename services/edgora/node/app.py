@@ -42,6 +42,7 @@ from edgora.node.duties.audits import Audits, Draws
 from edgora.node.duties.chain_facts import DEV_CHAINS, ChainFacts
 from edgora.node.duties.cleanup import Cleanup
 from edgora.node.duties.holds import Holds
+from edgora.node.duties.pacing import Pace, Pacing
 from edgora.node.duties.post import Duty, Post, keep
 from edgora.node.duties.registration import Registration
 from edgora.node.duties.rounds import Rounds
@@ -122,12 +123,15 @@ class ApiNode:
         self._registration = Registration(
             post, document, None if code_hash is None else bytes.fromhex(code_hash.removeprefix("0x"))
         )
-        self._runs, facts, rounds = Runs(post, bench, self._metrics.work), ChainFacts(post), Rounds(post)
+        pacing = Pacing(post)
+        self._runs, facts, rounds = Runs(post, bench, pacing, self._metrics.work), ChainFacts(post), Rounds(post)
+        self.paces: Mapping[bytes, Pace] = self._runs.paces
+        """By offer id: what a task that this node ran was paced to, and why."""
         self.skipped: Mapping[int, Sequence[Skipped]] = rounds.skipped
         """By round: which of this node's allocators made no proposal, and why."""
         self.duties: tuple[Duty, ...] = (
             self._registration, Adverts(post, chains), rounds, self._runs, Draws(post, chains),
-            Audits(post, bench), facts, Settle(post, reads, facts), Cleanup(post),
+            Audits(post, bench), facts, Settle(post, reads, facts), pacing, Cleanup(post),
         )  # fmt: skip
         self._holds = Holds(post, document)
         explainer = Explainer(self.follower, clock, self._runs.progress)

@@ -16,10 +16,13 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from edgora.wire.codec import U16, U32, U48, U64
+from edgora.wire.codec import B20, U16, U32, U48, U64
 from edgora.wire.market import Allocation, Instance, Reason
 
-__all__ = ["Answer", "Bus", "Delivery", "Proposed", "RoundRequest", "Skipped", "answers_topic", "rounds_topic"]
+__all__ = [
+    "Answer", "Bus", "Delivery", "Proposed", "RoundRequest", "Share", "Shares", "Skipped", "answers_topic",
+    "rounds_topic", "shares_topic",
+]  # fmt: skip
 
 
 class Delivery(NamedTuple):
@@ -81,6 +84,23 @@ Answer = Proposed | Skipped
 """What stands on a node's answers topic."""
 
 
+class Share(NamedTuple):
+    """What one UE may use of a server."""
+
+    ue: B20
+    speed: U48
+    """fuel/s that its tasks are paced to; 0 is no share."""
+
+
+class Shares(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
+    """A plan's computing shares of one server (market.md 4): the newest one holds until `until_ms`, then none does."""
+
+    node: U16
+    issued_ms: U48
+    until_ms: U48
+    shares: tuple[Share, ...]
+
+
 def rounds_topic(node: int) -> str:
     """Where a node publishes its rounds; each policy is a group."""
     return f"node.{node}.rounds"
@@ -89,3 +109,8 @@ def rounds_topic(node: int) -> str:
 def answers_topic(node: int) -> str:
     """Where the policies of a node answer."""
     return f"node.{node}.answers"
+
+
+def shares_topic(node: int) -> str:
+    """Where whoever plans for the UEs tells a node their computing shares."""
+    return f"node.{node}.shares"

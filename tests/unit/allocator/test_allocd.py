@@ -19,7 +19,14 @@ from fastapi.testclient import TestClient
 
 from edgora.adapters.memory_bus import MemoryBus
 from edgora.adapters.redis_bus import RedisBus
-from edgora.allocator.allocd import AllocatorWorker, ProcessEngine, ThreadEngine, WorkerStatus
+from edgora.allocator.allocd import (
+    AllocatorWorker,
+    Planner,
+    ProcessEngine,
+    ThreadEngine,
+    WorkerStatus,
+    solve_in_thread,
+)  # fmt: skip
 from edgora.allocator.allocd.__main__ import main as service_main
 from edgora.allocator.allocd.app import Metrics, create_app
 from edgora.allocator.live import LiveRound
@@ -323,7 +330,7 @@ async def test_a_policy_that_cannot_be_served_is_refused(workplace: Path, name: 
 def test_the_small_rest() -> None:
     status = WorkerStatus("exact", 3)
     metrics = Metrics("exact", 3)
-    client = TestClient(create_app(lambda: status, metrics))
+    client = TestClient(create_app(lambda: status, metrics, Planner(MemoryBus(), solve_in_thread)))
     assert client.get("/healthz").json() == {"status": "alive"}
     waiting = client.get("/readyz")
     assert (waiting.status_code, waiting.json()) == (503, {"ready": False, "engine": False, "bus": "not reached yet"})

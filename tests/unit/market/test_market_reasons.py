@@ -145,4 +145,6 @@ def test_what_nobody_knows_is_shown_as_it_is():
     assert refusal_sentence(Code.FUEL_LIMIT) == f"refused with code {int(Code.FUEL_LIMIT)}"
     assert refusal_numbers(b"\xc1") == refusal_numbers(b"") == ()
     for code in NODE_CODES:
-        assert sentence(Reason(code, "", (1, 3))).endswith(("votes", "octets", "servers"))
+        assert sentence(Reason(code, "", (1, 3))).endswith((
+            "votes", "octets", "servers", "a slot", "a slot gives", "in time"
+        ))  # fmt: skip

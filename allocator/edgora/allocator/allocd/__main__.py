@@ -18,6 +18,7 @@ import uvicorn
 from edgora.adapters.redis_bus import RedisBus
 from edgora.allocator.allocd.app import Metrics, create_app
 from edgora.allocator.allocd.engine import ProcessEngine
+from edgora.allocator.allocd.planner import Planner, solve_in_child
 from edgora.allocator.allocd.worker import AllocatorWorker
 from edgora.wire.errors import EdgoraError, Refused, Unavailable
 
@@ -41,7 +42,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--solve-ms", type=int, metavar="N", help="cap on the budget that rounds bring")
     parser.add_argument("--floor-bps", type=int, default=10_000, help="the market's floor_bps")
     parser.add_argument("--seed", type=int, default=0, help="the policy's seed")
-    parser.add_argument("--host", default="127.0.0.1", help="of /healthz, /readyz, /status and /metrics")
+    parser.add_argument("--host", default="127.0.0.1", help="of /healthz, /readyz, /status, /metrics and /plan")
     parser.add_argument("--port", type=int, default=8190)
     return parser.parse_args(arguments)
 
@@ -55,7 +56,7 @@ async def serve(settings: argparse.Namespace) -> None:
         bus, settings.node, engine,
         solve_ms=settings.solve_ms, consumer=f"{socket.gethostname()}-{os.getpid()}", observe=metrics.observe,
     )  # fmt: skip
-    app = create_app(lambda: worker.status, metrics)
+    app = create_app(lambda: worker.status, metrics, Planner(bus, solve_in_child))
     server = _Server(uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning"))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,17 +4,25 @@ GET /healthz   the process answers
 GET /readyz    200 if the policy's process is up and the bus is reached, else 503 with what is missing
 GET /status    counts and the last round, as JSON
 GET /metrics   the same for Prometheus
+POST /plan     a plan of the UEs' resources (plan_files.PlanRequest -> RadioPlan), told to the servers as it is answered
 """
 
 from collections.abc import Callable
 
-from fastapi import FastAPI, Response
+import msgspec
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from edgora.allocator.allocd.planner import Planner
 from edgora.allocator.allocd.worker import WorkerStatus
+from edgora.allocator.plan_files import read_request
 from edgora.ports.bus import Answer, Proposed
+from edgora.wire.errors import EdgoraError, TooLarge, TooMany
 
-__all__ = ["Metrics", "create_app"]
+__all__ = ["MAX_REQUEST_OCTETS", "Metrics", "create_app"]
+
+MAX_REQUEST_OCTETS = 1_048_576
+"""Of a plan request: some four times what 256 UEs and 64 servers take."""
 
 
 class Metrics:
@@ -46,8 +54,25 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def create_app(status: Callable[[], WorkerStatus], metrics: Metrics) -> FastAPI:
-    """The routes over one worker's status."""
+async def _bounded(request: Request) -> bytes:
+    """The body. Raises TooLarge as soon as it is longer than allowed."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_REQUEST_OCTETS:
+            raise TooLarge(f"a plan request has at most {MAX_REQUEST_OCTETS} octets", field="body")
+    return body
+
+
+def _problem(error: EdgoraError) -> Response:
+    """problem+json, as the nodes answer (RFC 9457)."""
+    document = {"status": error.status, "code": error.code, "detail": error.detail, "field": error.field}
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooMany) else {}
+    return Response(msgspec.json.encode(document), error.status, headers, "application/problem+json")
+
+
+def create_app(status: Callable[[], WorkerStatus], metrics: Metrics, planner: Planner) -> FastAPI:
+    """The routes over one worker's status and the planner beside it."""
     app = FastAPI(title="Edgora allocator", docs_url=None, redoc_url=None)
 
     @app.get("/healthz")
@@ -73,10 +98,21 @@ def create_app(status: Callable[[], WorkerStatus], metrics: Metrics) -> FastAPI:
             "unreadable": now.unreadable,
             "last_round": now.last_round,
             "last_solver_ms": now.last_solver_ms,
+            "plans": planner.plans,
+            "plan_fallbacks": planner.fallbacks,
+            "last_plan": None if planner.last is None else planner.last.fallback or planner.last.status,
         }
 
     @app.get("/metrics")
     async def exposition() -> Response:
         return Response(metrics.exposition(ready=status().ready), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/plan")
+    async def plan(request: Request) -> Response:
+        try:
+            made = await planner.plan(read_request(await _bounded(request)))
+        except EdgoraError as error:
+            return _problem(error)
+        return Response(msgspec.json.encode(made), media_type="application/json")
 
     return app

@@ -36,6 +36,8 @@ class Table:
     weight: Weights
     room: Weights
     feasible: NDArray[np.bool_]
+    home: Plan | None = None
+    """Server that each task's input lies on (m,), REJECTED where that server takes no part; None: nobody knows."""
 
     def __post_init__(self) -> None:
         n, m = self.value.shape

@@ -1,6 +1,6 @@
 """The executor's duty: run what the ledger assigns to us, have the sealed result kept, file RESULT_HASH (market.md 5).
 
-    assigned -> module and input fetched -> run -> sealed to the UE -> f+1 other servers hold it -> RESULT_HASH
+    assigned -> module and input fetched -> run, paced -> sealed to the UE -> f+1 other servers hold it -> RESULT_HASH
 
 A task that the ledger takes away from us is dropped wherever it is. What cannot be fetched within a few tries is filed
 UNAVAILABLE: that costs nobody's reputation, and another server gets the task.
@@ -9,12 +9,14 @@ UNAVAILABLE: that costs nobody's reputation, and another server gets the task.
 import asyncio
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import islice
 
 from edgora.crypto.keys import SealingPublicKey
 from edgora.crypto.seal import Envelope, seal
 from edgora.market.duties import RunDuty, runs_owed
+from edgora.node.duties.pacing import Pace, Pacing, pace
 from edgora.node.duties.post import Post
 from edgora.node.records import InputRecord, ResultRecord, context_of
 from edgora.node.workbench import NO_DIGEST, Ran, Workbench
@@ -34,6 +36,10 @@ HEDGE_S = 1.0
 """A holder that has not answered by then gets company."""
 FILE_LEAD_MS = 1_000
 """A run is stopped so long before its filing is due."""
+FINISH_MS = 2_000
+"""A paced run ends so long before that, or before the deadline: time to seal the result, have it held, and file it."""
+PACES = 1_024
+"""Of how many tasks we remember what they were paced to."""
 
 
 class Runs:
@@ -41,12 +47,14 @@ class Runs:
 
     name = "runs"
 
-    def __init__(self, post: Post, bench: Workbench, observe: Callable[[str, int], None]) -> None:
+    def __init__(self, post: Post, bench: Workbench, pacing: Pacing, observe: Callable[[str, int], None]) -> None:
         """observe hears how many milliseconds each stage of a task took: transfer, run, hold."""
-        self._post, self._bench, self._observe = post, bench, observe
+        self._post, self._bench, self._pacing, self._observe = post, bench, pacing, observe
         self.says = "nothing assigned"
         self.progress: dict[bytes, Reason] = {}
         """What each task in our hands waits for, for `why`."""
+        self.paces: OrderedDict[bytes, Pace] = OrderedDict()
+        """What each task that we ran was paced to, and why."""
         self._working: dict[bytes, asyncio.Task[None]] = {}
         self._filing: set[bytes] = set()
         """Tasks whose filing is on its way: nothing is owed any more once it is executed, and its receipt is still ours."""
@@ -105,9 +113,9 @@ class Runs:
         self.progress.pop(offer_id, None)
         fetched = post.clock.now_ms()
         self._observe("transfer", fetched - began)
-        own = post.market.server(post.index)
-        speed = own.advert.speed if own is not None and own.advert is not None else post.settings.advert.speed
-        ran = await self._bench.run(record, wasm, duty.file_by_ms - post.ledger_ms() - FILE_LEAD_MS, speed)
+        chosen = self._pace(duty)
+        ran = await self._bench.run(record, wasm, duty.file_by_ms - post.ledger_ms() - FILE_LEAD_MS, chosen.speed)
+        self.progress.pop(offer_id, None)
         done = post.clock.now_ms()
         self._observe("run", done - fetched)
         if ran.code not in PAID_CODES:
@@ -119,6 +127,23 @@ class Runs:
         held = await self._spread(duty, ran, envelope)
         self._observe("hold", post.clock.now_ms() - done)
         await self._file(duty, ran, envelope, held)
+
+    def _pace(self, duty: RunDuty) -> Pace:
+        """How fast this task runs; noted, and told by `why` while it does."""
+        post = self._post
+        own = post.market.server(post.index)
+        advertised = own.advert.speed if own is not None and own.advert is not None else post.settings.advert.speed
+        last_ms = min(duty.file_by_ms - FILE_LEAD_MS, duty.offer.deadline_ms) - FINISH_MS
+        chosen = pace(
+            duty.offer_id, self._pacing.share(duty.offer.ue), advertised, duty.offer.fuel_limit,
+            last_ms - post.ledger_ms(),
+        )  # fmt: skip
+        self.paces[duty.offer_id] = chosen
+        while len(self.paces) > PACES:
+            self.paces.popitem(last=False)
+        if chosen.reason is not None:
+            self.progress[duty.offer_id] = chosen.reason
+        return chosen
 
     async def _fetched(self, duty: RunDuty) -> tuple[bytes, InputRecord]:
         """Module and sealed input. Raises Unavailable after a few tries."""

@@ -93,7 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: Bound
     """Octets; rounded up to pages."""
     splittable: bool = False
-    """Whether parts of one input may be given to several servers; none is so far."""
+    """Whether a call can be computed in parts whose results make the whole (client.split)."""
 
     def pack(self, values: Mapping[str, Value]) -> bytes:
         """Arguments in the kernel's layout. Raises Refused naming a field that is missing, unknown or out of range."""

@@ -8,6 +8,7 @@ break C1 or C2 as the paper's do, need the model of a paper instance.
 from typing import ClassVar, Protocol, runtime_checkable
 
 from edgora.allocator.mta.model import Model
+from edgora.allocator.mta.solvers.associated import Associated
 from edgora.allocator.mta.solvers.exact import Exact
 from edgora.allocator.mta.solvers.greedy import Greedy
 from edgora.allocator.mta.solvers.greedy_global import GreedyGlobal
@@ -45,6 +46,7 @@ TABLE_SOLVERS: dict[str, type[TableSolver]] = {
     "random": RandomFeasible,
     "greedy": Greedy,
     "greedy-global": GreedyGlobal,
+    "associated": Associated,
     "exact": Exact,
 }
 
