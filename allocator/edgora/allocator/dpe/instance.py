@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
-MAX_PAIRS = 5_000_000
+MAX_PAIRS = 1_000_000
 """Most N * M: an absurd size is refused instead of exhausting memory."""
 
 

@@ -13,6 +13,7 @@ Newton system. Newton follows the minimum while T falls by steps to where it no 
 move along with the prices, so one look at all pairs is one step. A dozen looks suffice, at any size.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ _LEAST_STRIDE = 1e-9
 """A step this short is taken whatever it does."""
 _TIGHT = 1e-11
 """Relative looseness of a tangent bound that is good enough."""
-_CERTIFYING = 40
+_CERTIFYING = 30
 """Most Newton steps for tight tangents."""
 
 
@@ -79,7 +80,7 @@ class Market:
         self.point = np.empty((3, pairs.N * pairs.M))
         self.point[0] = log_snr_at(self.B / share, pairs.rows)
         self.point[1:] = np.minimum(root / root.sum(axis=0) * self.F / share, 0.97 * pairs.rows[G_STAR])
-        self.probed = np.empty((ROWS, pairs.N * pairs.M))
+        self.probed, self._spare = (np.empty((ROWS, pairs.N * pairs.M)) for _ in range(2))
         self._still = np.zeros(pairs.N * pairs.M)
         self._whole = np.ones(pairs.N * pairs.M)
         self.lam, self.mu = np.zeros(pairs.M), np.zeros(pairs.M)
@@ -91,6 +92,7 @@ class Market:
 
     def look(self) -> Priced:
         """Every pair's surplus at the prices and points as they are."""
+        self.probed, self._spare = self._spare, self.probed
         self._probe()
         taken = self.lam[self.server] * self.probed[TAKEN_B] + self.mu[self.server] * self.probed[TAKEN_F]
         surplus = (self.probed[WORTH] - taken).reshape(self.pairs.N, self.pairs.M)
@@ -110,35 +112,54 @@ class Market:
         )
         self.lam, self.mu = self.lam + dlam, self.mu + dmu
 
-    def settle(self, steps: int) -> None:
-        """Let the points follow the prices as they are."""
-        nothing = np.zeros(self.pairs.M)
-        for _ in range(steps):
-            self._probe()
-            self.move(nothing, nothing)
+    def back(self, lam: Floats, mu: Floats, point: Floats) -> None:
+        """Return to where the last move began; one look came after it."""
+        self.lam, self.mu = lam, mu
+        self.point[:] = point
+        self.probed, self._spare = self._spare, self.probed
 
     def certified(self, margin: float) -> tuple[Floats, float]:
         """Proven upper bounds on every U (N, M), and on D with them.
 
-        They are tight to rounding where they come within `margin` of the user's best.
+        They are tight to rounding where they come within `margin` of the user's best. Every Newton step bounds its
+        pairs anew, so the least bound is kept, and pairs that are tight or far below drop out.
         """
-        pairs, shape = self.pairs, (self.pairs.N, self.pairs.M)
-        clocks = np.minimum(self.F, pairs.rows[G_STAR])
-        upper, nothing = np.full(shape, np.inf), np.zeros(pairs.M)
+        pairs = self.pairs
+        priced = self.look()
+        best = np.repeat(priced.surplus.max(axis=1), pairs.M)
+        upper = self._tangents(np.arange(pairs.N * pairs.M), self.point, self.probed)
+        loose = self._loose(upper, priced.surplus.ravel(), best - margin)
+        rows, point, probed = pairs.rows, self.point, self.probed
+        columns = np.arange(len(upper))
         for _ in range(_CERTIFYING):
-            priced = self.look()
-            gain_b, gain_1, gain_2 = self.probed[GAIN_B : GAIN_2 + 1]
-            lam, mu = self.lam[self.server], self.mu[self.server]
-            at_most = self.probed[WORTH] - gain_b - gain_1 - gain_2
-            at_most += self.B * np.maximum(gain_b / self.probed[TAKEN_B] - lam, 0.0)
-            at_most += clocks * np.maximum(gain_1 / self.point[1] - mu, 0.0)
-            at_most += clocks * np.maximum(gain_2 / self.point[2] - mu, 0.0)
-            upper = np.fmin(upper, at_most.reshape(shape))
-            best = priced.surplus.max(axis=1, keepdims=True)
-            if not ((upper > best - margin) & (upper - priced.surplus > _TIGHT * self.scale)).any():
+            if not len(loose):
                 break
-            self.move(nothing, nothing)
-        return upper, priced.resources + float(upper.max(axis=1).sum())
+            columns = columns[loose]
+            rows, point = np.take(rows, loose, axis=1), np.take(point, loose, axis=1)
+            probed, nothing = np.take(probed, loose, axis=1), np.zeros(len(loose))
+            lam, mu = self.lam[self.server[columns]], self.mu[self.server[columns]]
+            advance(rows, probed, point, nothing, nothing, nothing + 1.0, nothing, False)
+            probe(rows, pairs.w_t, point, lam, mu, probed)
+            upper[columns] = np.fmin(upper[columns], self._tangents(columns, point, probed))
+            surplus = probed[WORTH] - lam * probed[TAKEN_B] - mu * probed[TAKEN_F]
+            loose = self._loose(upper[columns], surplus, best[columns] - margin)
+        table = upper.reshape(pairs.N, pairs.M)
+        return table, priced.resources + float(table.max(axis=1).sum())
+
+    def _tangents(self, columns: Indices, point: Floats, probed: Floats) -> Floats:
+        """The greatest surplus that the tangent of V allows each of these pairs, within its server's budgets."""
+        gain_b, gain_1, gain_2 = probed[GAIN_B : GAIN_2 + 1]
+        server = self.server[columns]
+        lam, mu = self.lam[server], self.mu[server]
+        clocks = np.minimum(self.F[columns], self.pairs.rows[G_STAR, columns])
+        upper = probed[WORTH] - gain_b - gain_1 - gain_2
+        upper += self.B[columns] * np.maximum(gain_b / probed[TAKEN_B] - lam, 0.0)
+        upper += clocks * np.maximum(gain_1 / point[1] - mu, 0.0)
+        upper += clocks * np.maximum(gain_2 / point[2] - mu, 0.0)
+        return np.where(np.isfinite(upper), upper, np.inf)
+
+    def _loose(self, upper: Floats, surplus: Floats, least: Floats) -> Indices:
+        return np.flatnonzero((upper > least) & ~(upper - surplus <= _TIGHT * self.scale))
 
     def _probe(self) -> None:
         probe(self.pairs.rows, self.pairs.w_t, self.point, self.lam[self.server], self.mu[self.server], self.probed)
@@ -201,36 +222,36 @@ class _Held(NamedTuple):
     lam: Floats
     mu: Floats
     point: Floats
-    probed: Floats
 
     def too_far(self, value: float) -> bool:
         return value > self.value + 1e-3 * abs(self.slope) + 1e-9 * abs(self.value)
 
 
 @np.errstate(all="ignore")  # what no user wants has a price that vanishes
-def descend(market: Market) -> int:
-    """Move the prices to where D is least; the number of looks that took."""
+def descend(market: Market, over: Callable[[], bool] = lambda: False) -> list[float]:
+    """Move the prices to where D is least, or until it is over; D at every look."""
     M = market.pairs.M
     heat, coldest = _WARM * market.scale, _COLD * market.scale
     held: _Held | None = None
     on_stage = 0
-    for looks in range(1, _LOOKS + 1):
+    seen: list[float] = []
+    while len(seen) < _LOOKS and not (seen and over()):
         priced = market.look()
+        seen.append(priced.bound)
         soft = _Soft.of(market, priced, heat)
-        if held is not None and looks > 3 and held.too_far(soft.value) and np.abs(held.step).max() > _LEAST_STRIDE:
+        if held is not None and len(seen) > 3 and held.too_far(soft.value) and np.abs(held.step).max() > _LEAST_STRIDE:
             held = held._replace(step=0.3 * held.step)
-            market.lam, market.mu = held.lam, held.mu
-            market.point[:], market.probed[:] = held.point, held.probed
+            market.back(held.lam, held.mu, held.point)
         else:
             on_stage += 1
             if soft.steepness() < _STILL or on_stage >= _STAGE:
                 if heat <= coldest:
-                    return looks
+                    break
                 heat, on_stage = max(heat * _FALL, coldest), 0
                 soft = _Soft.of(market, priced, heat)
             step = soft.newton(market)
             step *= min(1.0, _STRIDE / max(float(np.abs(step).max()), _LEAST_STRIDE))
             slope = float(soft.gradient @ step)
-            held = _Held(soft.value, slope, step, market.lam, market.mu, market.point.copy(), market.probed.copy())
+            held = _Held(soft.value, slope, step, market.lam, market.mu, market.point.copy())
         market.move(held.lam * np.expm1(held.step[:M]), held.mu * np.expm1(held.step[M:]))
-    return _LOOKS
+    return seen

@@ -5,6 +5,7 @@ everything and compares, so a file that was edited, or written by another progra
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -13,8 +14,9 @@ import numpy as np
 
 from edgora.allocator.dpe.instance import Instance, Seed
 from edgora.allocator.dpe.model import Decision
+from edgora.allocator.dpe.priced import Priced
 from edgora.allocator.files import indices, read_json, write_json
-from edgora.allocator.search import Found
+from edgora.allocator.search import Found, Search
 from edgora.wire.errors import Refused
 
 __all__ = ["ARRAYS", "Score", "Solution", "build", "decision", "dump", "load", "score"]
@@ -194,9 +196,10 @@ def score(instance: Instance, solution: Solution) -> Score:
 
 
 def _known(instance: Instance) -> float:
-    """The worth of a decision that is quickly had: it disproves a bound that is too low."""
+    """The worth of a good decision that is quickly had: it disproves a bound that is too low."""
     model = instance.model
-    return model.dpe(model.average(model.gucaa(), instance.phi_max, model.gamma0))
+    found = Priced(proof=False).solve(model, Search(deadline=time.monotonic() + 1.0))
+    return model.dpe(found.plan)
 
 
 def _shown(number: float | None) -> str:
