@@ -27,8 +27,6 @@ from edgora.allocator.dpe.newton import (
     SUMS,
     TAKEN_B,
     WORTH,
-    advance,
-    probe,
 )  # fmt: skip
 from edgora.allocator.dpe.pairs import ETA, G_STAR, TAU, C, Pairs, log_snr_at
 
@@ -186,12 +184,12 @@ class _Active:
         of, probed, w_t = self.of, self.probed, self.pairs.w_t
         if not len(self.lam):  # first prices: what the members' marginal values are worth in total
             nothing = np.zeros(len(of))
-            probe(self.rows, w_t, self.point, nothing, nothing, probed)
+            self.pairs.kernels.probe(self.rows, w_t, self.point, nothing, nothing, probed)
             gains = np.add.reduceat(probed[GAIN_B : GAIN_2 + 1], self.start, axis=1)
             self.lam = gains[0] / self.B
             self.mu = np.where(self.slack, 0.0, np.maximum(gains[1] + gains[2], 0.0) / self.F)
         lam, mu = self.lam, self.mu
-        probe(self.rows, w_t, self.point, lam[of], mu[of], probed)
+        self.pairs.kernels.probe(self.rows, w_t, self.point, lam[of], mu[of], probed)
         used_b, used_f, h_bb, h_bf, h_ff, t_b, t_f = np.add.reduceat(probed[SUMS], self.start, axis=1)
         over_b, over_f = used_b - self.B, used_f - self.F
         t_b += over_b
@@ -207,7 +205,7 @@ class _Active:
         dmu = np.minimum(np.maximum(dmu, -0.8 * mu), 4.0 * mu)
         off: Floats = np.maximum.reduceat(probed[OFF], self.start)
         off = np.maximum(off, np.maximum(np.abs(over_b) / self.B, np.abs(over_f) / self.F))
-        advance(self.rows, probed, self.point, dlam[of], dmu[of], self.reach, self.course, damped)
+        self.pairs.kernels.advance(self.rows, probed, self.point, dlam[of], dmu[of], self.reach, self.course, damped)
         self.lam, self.mu = lam + dlam, mu + dmu
         return off
 
@@ -263,14 +261,14 @@ def _settled(pairs: Pairs, groups: Groups, active: _Active | None, at: Warm, ste
     if active is None:
         active = _Active(pairs, groups, at)
     of, start, B, F, probed, point = active.of, active.start, active.B, active.F, active.probed, at.point
-    probe(active.rows, pairs.w_t, point, at.lam[of], at.mu[of], probed)
+    pairs.kernels.probe(active.rows, pairs.w_t, point, at.lam[of], at.mu[of], probed)
     used_b, used_f = np.add.reduceat(probed[:2], start, axis=1)
     scale_b, scale_f = B / used_b, np.minimum(1.0, F / used_f)
     if max(np.abs(scale_b - 1.0).max(), 1.0 - scale_f.min()) > _ROUNDING:  # Newton gave up on a group
         point = point.copy()
         point[0] = log_snr_at(probed[TAKEN_B] * scale_b[of], active.rows)
         point[1:] *= scale_f[of]
-        probe(active.rows, pairs.w_t, point, at.lam[of], at.mu[of], probed)
+        pairs.kernels.probe(active.rows, pairs.w_t, point, at.lam[of], at.mu[of], probed)
         used_b, used_f = np.add.reduceat(probed[:2], start, axis=1)
         scale_b, scale_f = B / used_b, np.minimum(1.0, F / used_f)
     # What is left to move is rounding: to first order the worth follows the gains.

@@ -78,7 +78,7 @@ class Book:
     """Worths of groups, relative to a base association."""
 
     def __init__(self, pairs: Pairs, base: Indices) -> None:
-        self._pairs = pairs
+        self.pairs = pairs
         self.base = base
         self._members = [np.flatnonzero(base == m).tolist() for m in range(pairs.M)]
         self._known: dict[tuple[int, Moves], tuple[float, float]] = {}
@@ -97,7 +97,7 @@ class Book:
 
     def value(self, asked: Sequence[Moves]) -> list[Valued]:
         """The optimum of each of these associations; new groups are solved together."""
-        servers = range(self._pairs.M)
+        servers = range(self.pairs.M)
         keys = [[(m, self._touching(m, moves)) for m in servers] for moves in asked]
         self._solve(list(dict.fromkeys(key for row in keys for key in row if key not in self._known)))
         valued = []
@@ -125,8 +125,8 @@ class Book:
             start.append(len(members))
             server.append(m)
             solved.append(key)
-            members += [user * self._pairs.M + m for user in here]
+            members += [user * self.pairs.M + m for user in here]
         if solved:
             groups = Groups(np.array(members), np.array(start), np.array(server))
-            found = solve_groups(self._pairs, groups)
+            found = solve_groups(self.pairs, groups)
             self._known.update(zip(solved, zip(found.worth.tolist(), found.bound.tolist(), strict=True), strict=True))

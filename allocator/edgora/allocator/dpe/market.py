@@ -26,8 +26,6 @@ from edgora.allocator.dpe.newton import (
     TAKEN_B,
     TAKEN_F,
     WORTH,
-    advance,
-    probe,
 )  # fmt: skip
 from edgora.allocator.dpe.pairs import ETA, G_STAR, Pairs, log_snr_at
 
@@ -100,7 +98,7 @@ class Market:
 
     def move(self, dlam: Floats, dmu: Floats) -> None:
         """Move the prices, and with them every pair's point by one Newton step; after a look."""
-        advance(
+        self.pairs.kernels.advance(
             self.pairs.rows,
             self.probed,
             self.point,
@@ -138,8 +136,8 @@ class Market:
             rows, point = np.take(rows, loose, axis=1), np.take(point, loose, axis=1)
             probed, nothing = np.take(probed, loose, axis=1), np.zeros(len(loose))
             lam, mu = self.lam[self.server[columns]], self.mu[self.server[columns]]
-            advance(rows, probed, point, nothing, nothing, nothing + 1.0, nothing, False)
-            probe(rows, pairs.w_t, point, lam, mu, probed)
+            pairs.kernels.advance(rows, probed, point, nothing, nothing, nothing + 1.0, nothing, False)
+            pairs.kernels.probe(rows, pairs.w_t, point, lam, mu, probed)
             upper[columns] = np.fmin(upper[columns], self._tangents(columns, point, probed))
             surplus = probed[WORTH] - lam * probed[TAKEN_B] - mu * probed[TAKEN_F]
             loose = self._loose(upper[columns], surplus, best[columns] - margin)
@@ -162,7 +160,9 @@ class Market:
         return np.flatnonzero((upper > least) & ~(upper - surplus <= _TIGHT * self.scale))
 
     def _probe(self) -> None:
-        probe(self.pairs.rows, self.pairs.w_t, self.point, self.lam[self.server], self.mu[self.server], self.probed)
+        self.pairs.kernels.probe(
+            self.pairs.rows, self.pairs.w_t, self.point, self.lam[self.server], self.mu[self.server], self.probed
+        )
 
 
 class _Soft(NamedTuple):

@@ -14,16 +14,18 @@ values instead of the prices: the two agree at the optimum, and away from it thi
 V is concave, so no curvature is ever dropped (F10). Steps are cut to a factor e^2 or e^-3. No bandwidth falls below
 1e-13 of its server's, which is what a user of no worth is left with.
 
-Each of the two is written twice: for whole arrays, and as a loop that numba compiles where it is installed. They differ
-in the last digit of exponentials and in speed.
+Each of the two is written twice: for whole arrays, and as a loop for numba to compile. The loops are some five times
+as fast on the few pairs of a group and twice as fast on thousands, but importing numba and loading machine code takes
+seconds, where a whole solve takes hundredths. So arrays are the default, and `loops` is for processes that live long;
+without numba it gives the arrays. The two differ in the last digit of exponentials.
 """
 
+import functools
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgora.allocator.compiled import COMPILED, compiled
 from edgora.allocator.dpe.pairs import (
     CAP_A,
     CAP_B,
@@ -40,12 +42,11 @@ from edgora.allocator.dpe.pairs import (
     LEAST_CLOCK,
     TAU,
     C,
+    Kernels,
     air,
 )  # fmt: skip
 
-__all__ = [
-    "GAIN_1", "GAIN_2", "GAIN_B", "OFF", "ROWS", "SUMS", "TAKEN_B", "TAKEN_F", "WORTH", "advance", "probe",
-]  # fmt: skip
+__all__ = ["ARRAYS", "GAIN_2", "GAIN_B", "OFF", "ROWS", "SUMS", "TAKEN_B", "TAKEN_F", "WORTH", "loops"]
 
 Floats = NDArray[np.float64]
 
@@ -127,7 +128,6 @@ def _advance_arrays(
         point[1:, below] = rows[LEAST_CLOCK, below] / root.min(axis=0) * root
 
 
-@compiled
 def _probe_loop(rows: Floats, w_t: float, point: Floats, lam: Floats, mu: Floats, out: Floats) -> None:
     for i in range(point.shape[1]):
         # The air curve, as `pairs.air` has it.
@@ -189,7 +189,6 @@ def _probe_loop(rows: Floats, w_t: float, point: Floats, lam: Floats, mu: Floats
         out[19, i], out[20, i], out[21, i] = z0, zl, zm
 
 
-@compiled
 def _advance_loop(
     rows: Floats, probed: Floats, point: Floats, dlam: Floats, dmu: Floats, reach: Floats, course: Floats, damped: bool
 ) -> None:
@@ -214,5 +213,12 @@ def _advance_loop(
         point[1, i], point[2, i] = g1, g2
 
 
-probe = _probe_loop if COMPILED else _probe_arrays
-advance = _advance_loop if COMPILED else _advance_arrays
+ARRAYS = Kernels(_probe_arrays, _advance_arrays)
+
+
+@functools.cache
+def loops() -> Kernels:
+    """The compiled form; the arrays where numba is not installed."""
+    from edgora.allocator.compiled import COMPILED, compiled  # imports numba
+
+    return Kernels(compiled(_probe_loop), compiled(_advance_loop)) if COMPILED else ARRAYS

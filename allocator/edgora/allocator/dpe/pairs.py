@@ -21,6 +21,7 @@ The curves join at l_cap with their first derivatives (F5), so Newton may cross 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from edgora.allocator.dpe.model import Model
 
 __all__ = [
     "CAP_A", "CAP_B", "ETA", "ETA_B", "ETA_S", "FREE_A", "FREE_B", "G_STAR", "KAPPA", "LEAST_CLOCK", "L_CAP", "L_LEAST",
-    "L_MOST", "TAU", "Air", "C", "Pairs", "air", "log_snr_at",
+    "L_MOST", "TAU", "Air", "C", "Kernels", "Pairs", "air", "log_snr_at",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -51,6 +52,17 @@ _SMALL = 0.05
 CAP_B, FREE_B, CAP_A, FREE_A, L_CAP, TAU, C, ETA_S, ETA_B, KAPPA, G_STAR, LEAST_CLOCK, L_LEAST, L_MOST = range(14)
 ETA = slice(ETA_S, ETA_B + 1)
 """Work of both clocks, one row each."""
+
+
+Probe = Callable[[Floats, float, Floats, Floats, Floats, Floats], None]
+Advance = Callable[[Floats, Floats, Floats, Floats, Floats, Floats, Floats, bool], None]
+
+
+class Kernels(NamedTuple):
+    """The two halves of a Newton step, in one of their two forms (see `newton`)."""
+
+    probe: Probe
+    advance: Advance
 
 
 class Air(NamedTuple):
@@ -76,9 +88,12 @@ class Pairs:
     F: Floats
     g_star: Floats
     """(M,); `_HUGE` where no clock is too fast."""
+    kernels: Kernels
 
     @classmethod
-    def of(cls, model: Model) -> "Pairs":
+    def of(cls, model: Model, *, compiled: bool = False) -> "Pairs":
+        from edgora.allocator.dpe import newton  # written on top of pairs
+
         e = model.instance
         snr_hz, power, shape = model.snr_hz, e.p_max[:, None], (e.N, e.M)
         g_star = np.minimum(model.g_star, _HUGE)
@@ -97,7 +112,7 @@ class Pairs:
             table[row] = np.broadcast_to(values, shape).ravel()
         table[L_LEAST] = log_snr_at(np.tile(e.B * _MOST_B, e.N), table)
         table[L_MOST] = log_snr_at(np.tile(e.B * _LEAST_B, e.N), table)
-        return cls(e.N, e.M, table, e.w_t, e.B, e.fs_max, g_star)
+        return cls(e.N, e.M, table, e.w_t, e.B, e.fs_max, g_star, newton.loops() if compiled else newton.ARRAYS)
 
 
 def air(log_snr: Floats, rows: Floats) -> Air:

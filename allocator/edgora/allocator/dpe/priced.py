@@ -80,7 +80,7 @@ class _Run:
             size = min(2 * size, _BATCH)
 
     def found(self, status: Status, info: dict[str, object] | None = None) -> Found:
-        solved = continuous(self.model, self.book.assoc(self.best))
+        solved = continuous(self.model, self.book.assoc(self.best), self.book.pairs)
         bound = self.model.user_part + max(self.bound, solved.worth)
         return Found(solved.decision, bound, status, {**(info or {}), "residual": solved.residual})
 
@@ -91,11 +91,14 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     associations: Count = 50_000
     """Most associations to look at for a proof."""
 
+    compiled: Switch = False
+    """Whether numba, where installed, compiles the inner loops: seconds once, then half the time."""
+
     default_limit_s: ClassVar[float | None] = None
     libraries: ClassVar[tuple[str, ...]] = ("numpy",)
 
     def solve(self, model: Model, search: Search) -> Found:
-        pairs = Pairs.of(model)
+        pairs = Pairs.of(model, compiled=bool(self.compiled))
         market = Market(pairs)
         descent = descend(market, search.over)
         priced = market.look()
