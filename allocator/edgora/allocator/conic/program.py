@@ -217,6 +217,11 @@ class Program:
             steps=[Step(self._sign * p, self._sign * d, rp, rd) for p, d, rp, rd in point.steps],
         )
 
+    def compile(self, solver: Solver = "clarabel") -> None:
+        """Compile for this solver now, so that no solve pays for it. Raises Refused."""
+        require(solver)
+        self._compile(solver)
+
     def _compile(self, solver: str) -> _Compiled:
         """The cone program for this solver, made on its first use."""
         compiled = self._compiled.get(solver)

@@ -99,7 +99,14 @@ class Relaxation:
     program: Program
 
     def solve(
-        self, gains: Gains, used: Shares, model: Model, weights: Floats | None, solver: Solver, tolerance: float | None
+        self,
+        gains: Gains,
+        used: Shares,
+        model: Model,
+        weights: Floats | None,
+        solver: Solver = "clarabel",
+        tolerance: float | None = None,
+        time_limit_s: float | None = None,
     ) -> tuple[Solved, Lifted, float]:
         """Maximise the gains less <weights, S>."""
         e = model.instance
@@ -109,6 +116,7 @@ class Relaxation:
         solved = self.program.solve(
             solver,
             tolerance=tolerance,
+            time_limit_s=time_limit_s,
             k=gains.k / scale,
             k0=gains.k0 / scale,
             penalty=penalty,
