@@ -151,23 +151,33 @@ def nominal(model: Model, p: Floats, gamma: Floats) -> Shares:
     return Shares(np.broadcast_to(e.B / places, shape), np.broadcast_to(e.fs_max / places, shape), p, gamma)
 
 
-def gains(model: Model, assoc: Servers, phi: Floats, shares: Shares, weights: Weights) -> Gains:
-    """k and k0 at the point (assoc, phi) with these shares."""
+def gains(
+    model: Model, assoc: Servers, phi: Floats, shares: Shares, weights: Weights, *, at: Shares | None = None
+) -> Gains:
+    """k and k0 over these shares, alpha and beta at the point (assoc, phi) with the resources `at`, or with the shares."""
     e = model.instance
-    g1, g2 = shares.gamma * shares.fs, (1.0 - shares.gamma) * shares.fs
-    p, d = shares.p[:, None], e.d[:, None]
-    air = np.log(2.0) / (shares.b * np.log1p(model.snr_hz * p / shares.b))  # seconds a bit
-    tau = d * (air + e.eta_s / g1 + e.omega_b * e.eta_b / g2)
-    energy = d * (p * air + e.kappa_s * (e.eta_s * g1**2 + e.omega_b * e.eta_b * g2**2))
-    per_phi, fixed = e.w_t * tau + e.w_e * energy, e.w_t * e.t_chain
-    a, b = e.c_s * d * phi[:, None], per_phi * phi[:, None] + fixed
+    per_phi, fixed = _costs(model, shares), e.w_t * e.t_chain
+    a = e.c_s * e.d[:, None] * phi[:, None]
+    b = (per_phi if at is None else _costs(model, at)) * phi[:, None] + fixed
     alpha, beta = 1.0 / b, a / b
     users = np.arange(e.N)
     if weights == "user":
         alpha, beta = alpha[users, assoc][:, None], beta[users, assoc][:, None]
     elif weights == "literal":
         beta = np.where(assoc[:, None] == np.arange(e.M), beta, 0.0)
-    return Gains(alpha * (e.c_s * d - beta * per_phi), alpha * beta * fixed)
+    return Gains(alpha * (e.c_s * e.d[:, None] - beta * per_phi), alpha * beta * fixed)
+
+
+def _costs(model: Model, shares: Shares) -> Floats:
+    """w_t tau + w_e e: delay and energy of all d bits of every pair over its share (N,M)."""
+    e = model.instance
+    g1, g2 = shares.gamma * shares.fs, (1.0 - shares.gamma) * shares.fs
+    p, d = shares.p[:, None], e.d[:, None]
+    air = np.log(2.0) / (shares.b * np.log1p(model.snr_hz * p / shares.b))  # seconds a bit
+    tau = d * (air + e.eta_s / g1 + e.omega_b * e.eta_b / g2)
+    energy = d * (p * air + e.kappa_s * (e.eta_s * g1**2 + e.omega_b * e.eta_b * g2**2))
+    cost: Floats = e.w_t * tau + e.w_e * energy
+    return cost
 
 
 def associate(
@@ -187,6 +197,7 @@ def associate(
     tolerance: float | None,
     rng: np.random.Generator,
     over: Callable[[], bool] = bool,
+    at: Shares | None = None,
 ) -> Associated:
     """One association step from the point (assoc, phi). Raises ProgramError, and Refused for a lift that is too large."""
     e = model.instance
@@ -195,7 +206,7 @@ def associate(
     if kind == "full" and solver == "clarabel" and order > MAX_FULL_ORDER:
         detail = f"lift=full has order {order} at N={e.N}, M={e.M}: Clarabel takes at most {MAX_FULL_ORDER} of it"
         raise Refused(detail, field="lift", fix="lift=blocks is the same relaxation; or take solver=scs")
-    value = gains(model, assoc, phi, shares, weights)
+    value = gains(model, assoc, phi, shares, weights, at=at)
     if e.M == 1:  # x = 1: no point of the relaxation is interior, and nothing is left to relax
         lifted = _alone(value, low, high)
         worth = value.worth(lifted.product, lifted.x)
