@@ -162,6 +162,15 @@ def test_alpha_and_beta_by_user_by_pair_and_as_printed():
         )
 
 
+@pytest.mark.parametrize("settings", [{"N": 7, "M": 3}, {"N": 8, "c_mixed": True}, {"N": 8, "w_t": 0.9, "w_e": 0.1}])
+def test_the_optimum_is_never_below_the_paper(settings):
+    for seed in range(3):
+        instance = draw(seed, settings)
+        best = solve("dpe", "exact", instance).objective
+        for solver in ("rucaa", "gucaa", "aauco", "gucro", "daur"):
+            assert solve("dpe", solver, instance).objective <= best * (1 + 1e-9)
+
+
 # ---- every option --------------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +233,7 @@ def test_the_record_of_every_solve_is_in_the_solution():
             assert 0.0 <= record["dual_residual"] < 1e-4
             assert record["cpu_s"] > 0.0
     assert solution.objective == max(step["dpe"] for step in solution.info["steps"])
+    assert {"edgora", "cvxpy", "clarabel"} <= solution.info["versions"].keys()
 
 
 # ---- symmetries ----------------------------------------------------------------------------------------------------------

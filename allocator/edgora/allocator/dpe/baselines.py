@@ -52,7 +52,10 @@ class Gucro(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the resource programs, where resources is fp."""
 
     default_limit_s: ClassVar[float | None] = None
-    libraries: ClassVar[tuple[str, ...]] = ("numpy",)
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("numpy",) if self.resources == "exact" else ("numpy", "cvxpy", self.solver)
 
     def solve(self, model: Model, search: Search) -> Found:
         assoc = model.gucaa()

@@ -62,7 +62,10 @@ class _Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Most penalised solves of an association step."""
 
     default_limit_s: ClassVar[float | None] = None
-    libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy", "cvxpy", "clarabel")
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("numpy", "scipy", "cvxpy", self.solver)
 
     def associate(self, model: Model, at: Decision, p: Floats, search: Search, rng: np.random.Generator) -> Associated:
         """The association step from a point, every pair at its nominal share and this power."""
