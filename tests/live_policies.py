@@ -19,3 +19,10 @@ class Best:
                 if value > worth:
                     best, worth = plan, value
         return {"plan": best, "bound": worth}
+
+
+class Crashes:
+    """Has no answer."""
+
+    def propose(self, instance: Any, budget_s: float) -> object:
+        raise ZeroDivisionError("on purpose")

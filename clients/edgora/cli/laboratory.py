@@ -65,6 +65,7 @@ def print_report(report: "Report") -> None:
     silent = [(r.round, words) for r in report.rounds if not r.proposals for words in r.skipped]
     if silent:
         table("rounds without a proposal", ["round", "why"], silent)
+    print_plans(report)
     m = report.money
     table("money, wei", ["what", "by the ledger", "on the chain", ""], [
         (what, ledger, chain, "equal" if ledger == chain else "NOT EQUAL") for what, (ledger, chain) in m.checks.items()
@@ -79,6 +80,37 @@ def print_report(report: "Report") -> None:
     )
     for problem in report.problems:
         console.print(f"PROBLEM: {problem}", style="red", markup=False)
+
+
+def print_plans(report: "Report") -> None:
+    """The allocation policy's waves, and what each UE was given and met; nothing without a policy."""
+    if not report.waves:
+        return
+    table("waves", ["wave", "at ms", "policy", "objective", "bound", "status", "s", "UEs", "tasks", "at source", "split", "why"], [
+        (w.wave, w.at_ms, w.policy, _number(w.objective), _number(w.bound), w.status, w.solver_s, w.ues, w.tasks, w.at_source,
+         w.split, w.why) for w in report.waves
+    ])  # fmt: skip
+    table("plan (planned / met; ms of the tasks that came)", [
+        "wave", "UE", "server", "tasks", "phi", "MHz", "up, down mW", "up, down Mbit/s", "Mfuel/s", "own Mfuel/s", "upload",
+        "run", "download", "local", "total",
+    ], [
+        (p.wave, p.ue, p.server, f"{p.tasks} ({p.at_source} there)", _both(p.phi, p.phi_met, 3), f"{p.bandwidth_hz / 1e6:.2f}",
+         f"{p.power_up_uw / 1e3:.1f}, {p.power_down_uw / 1e3:.0f}", f"{p.rate_up / 1e6:.1f}, {p.rate_down / 1e6:.1f}",
+         _both(p.speed / 1e6, None if p.speed_met is None else p.speed_met / 1e6, 1), f"{p.local_speed / 1e6:.1f}",
+         *(_both(p.planned_ms.get(part), p.met_ms.get(part), 0) for part in ("upload", "run", "download", "local", "total")))
+        for p in report.plans
+    ])  # fmt: skip
+    told = sorted({(p.ue, words) for p in report.plans for words in p.reasons})
+    if told:
+        table("not as it was solved", ["UE", "why"], told)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _both(planned: float | None, met: float | None, digits: int) -> str:
+    return " / ".join("-" if x is None else f"{x:.{digits}f}" for x in (planned, met))
 
 
 def gas(as_json: Json = False) -> None:

@@ -218,7 +218,8 @@ def node_import(
 def allocators(
     scenario: ScenarioFile = None, settings: Settings = None,
     redis: Annotated[str, typer.Option(help="The bus.")] = "redis://127.0.0.1:6379/0",
-    first_port: Annotated[int, typer.Option(help="Health and metrics of node i's worker: this + i.")] = 8190,
+    first_port: Annotated[int, typer.Option(help="Health, metrics and plans of node i's worker: this + i.")] = 8190,
+    host: Annotated[str, typer.Option(help="Where they listen.")] = "127.0.0.1",
 ) -> None:  # fmt: skip
     """Run the allocator: one worker process and policy for each node of the scenario."""
     try:
@@ -230,7 +231,7 @@ def allocators(
     def run() -> int:
         plan = load(scenario, settings or [])
         return asyncio.run(
-            run_children(allocator_children(plan, redis, [first_port + i for i in range(plan.consortium.nodes)]))
+            run_children(allocator_children(plan, redis, [first_port + i for i in range(plan.consortium.nodes)], host))
         )
 
     raise typer.Exit(_guard(run))
@@ -241,6 +242,7 @@ def fleet(
     node: Annotated[list[str] | None, typer.Option("--node", help="Base URL of each server, in order of ids.")] = None,
     genesis_id: Annotated[str | None, typer.Option("--genesis-id", help="Consortium to insist on.")] = None,
     inside: Annotated[bool, typer.Option("--inside", help="We run in the deployment's own network.")] = False,
+    allocator: Annotated[str, typer.Option(help="Base URL of an allocator, for a scenario with fleet.allocation.")] = "http://127.0.0.1:8190",
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Load a running platform with the scenario's UEs; exit 1 if a task ended neither settled nor refunded."""
@@ -249,6 +251,7 @@ def fleet(
         from edgora.lab.scenario import load
         from edgora.ue.fleet import TaskRecord, run_fleet
         from edgora.ue.plan import draw_arrivals
+        from edgora.ue.waves import PlanService
     except ImportError as error:
         missing_extra("fleet", "solve", error)
 
@@ -273,8 +276,9 @@ def fleet(
             found = await _until(places)
         arrivals = draw_arrivals(plan.fleet, plan.plan, plan.seed)
         outcome = await run_fleet(
-            plan.fleet, arrivals, plan.seed, urls, found, genesis_id=genesis_id, inside=inside, on_change=told
-        )
+            plan.fleet, arrivals, plan.seed, urls, found, genesis_id=genesis_id, inside=inside, on_change=told,
+            planner=PlanService(allocator),
+        )  # fmt: skip
         ended = sum(r.state in {"SETTLED", "REFUNDED"} for r in outcome.records)
         if as_json:
             show(outcome)

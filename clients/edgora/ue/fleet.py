@@ -2,6 +2,10 @@
 
 The fleet keeps a record a task: what was asked, what came back, whether it was right, when each stage was seen and how
 the task ended. A record never hides a failure: an error stays in it, with its sentence.
+
+With an allocation policy (`fleet.allocation`) a UE follows its share of the newest wave: it sends to the plan's server
+at the plan's rates, and of a task that can be split it computes its own part beside the server's, at the plan's clock.
+What is checked then is the whole of both parts. `TaskRecord.followed` says what was planned and what came of it.
 """
 
 import asyncio
@@ -10,21 +14,29 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx2
 import msgspec
 
+from edgora.allocator.plan_files import PPM, UeShare
 from edgora.allocator.radio import Channel
 from edgora.client import AsyncClient, Order, Tell, Ticket, Wallet
+from edgora.client.kernels import order_for_input
+from edgora.client.split import Halves, SplitRefused, split
 from edgora.client.trust import hex0x
 from edgora.ue.plan import Arrival, Fleet, draw_positions, nearest
 from edgora.ue.radio import RadioTransport, rates
-from edgora.ue.work import draw_work
+from edgora.ue.waves import Planner, Wave, Waves, Works
+from edgora.ue.work import Work
 from edgora.wire import rest
 from edgora.wire.errors import EdgoraError, Refused, RuleRefused, TooMany, Unavailable
+from edgora.wire.market import ResultCode
 
-__all__ = ["FleetRun", "TaskRecord", "run_fleet"]
+if TYPE_CHECKING:
+    from edgora.ue.device import Device, LocalRun
+
+__all__ = ["FleetRun", "Followed", "TaskRecord", "run_fleet"]
 
 T = TypeVar("T")
 _DOOMED_PATIENCE_MS = 4_000
@@ -33,6 +45,29 @@ _PASSING = frozenset((
     "CHAIN_NOT_SEEN", "DEADLINE_TOO_SOON", "FUEL_TOO_LARGE", "NOT_AUDITABLE", "SETTLEMENT_BEHIND", "TASKS_FULL", "UE_TASKS_FULL",
 ))  # fmt: skip
 """Rules that refuse an order for what the consortium is doing now, not for what the order is."""
+
+
+class Followed(msgspec.Struct, kw_only=True):
+    """How a task followed its plan. Times in ms, by part: upload, run, download, local, total."""
+
+    wave: int
+    server: int
+    """To which its UE was told to send."""
+    speed: int
+    """fuel/s that the plan's server was told to pace it to."""
+    local_speed: int
+    phi: float
+    """Share of the work that the plan gives the server."""
+    phi_met: float = 1.0
+    """What whole rows make of it; 1 for a task that was not split."""
+    split: str = ""
+    """How it was split, or why not."""
+    planned_ms: dict[str, float] = {}
+    """By the plan's formulas, for this task's own input and fuel limit."""
+    met_ms: dict[str, float] = {}
+    """As it was: upload and download on the air, run from assigned to filed by ledger time, total until the result."""
+    local_fuel: int = 0
+    """What the UE's own part used."""
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):
@@ -57,6 +92,10 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     error: str | None = None
     seen_ms: dict[str, int] = {}
     """Stage or event -> when it was first seen."""
+    ledger_ms: dict[str, int] = {}
+    """Event -> ledger time at which it happened first."""
+    followed: Followed | None = None
+    """The plan of an allocation policy, where the fleet has one."""
     done: bool = False
 
 
@@ -73,6 +112,8 @@ class FleetRun(msgspec.Struct, kw_only=True):
     rates_bits_s: list[float]
     positions_m: list[tuple[float, float]]
     wall_ms: int
+    waves: list[Wave] = []
+    """The plans that the fleet followed; none without an allocation policy."""
 
 
 async def run_fleet(
@@ -86,15 +127,21 @@ async def run_fleet(
     inside: bool = False,
     on_change: Callable[[TaskRecord], None] | None = None,
     wallets: Sequence[Wallet] | None = None,
+    planner: Planner | None = None,
 ) -> FleetRun:
-    """Play the arrivals. urls and places: of each server by id. Returns when every task has ended or given up."""
+    """Play the arrivals. urls and places: of each server by id. Returns when every task has ended or given up.
+
+    planner: who makes the plans of `fleet.allocation`; Refused if there is a policy and nobody to ask.
+    """
+    if fleet.allocation and planner is None:
+        raise Refused(f"the fleet has the policy {fleet.allocation} and no allocator to ask", field="fleet.allocation")
     positions = draw_positions(fleet, seed)
     links = rates(Channel(bandwidth_hz=fleet.bandwidth_hz), fleet.power_w, positions, places)
     keys = list(wallets or [])
     while len(keys) < fleet.ues:
         keys.append(await asyncio.to_thread(Wallet.generate))
-    start = time.monotonic()
-    records: list[TaskRecord] = []
+    works = Works(arrivals)
+    devices = _devices(fleet)
     ues = [
         _Ue(
             i,
@@ -104,28 +151,92 @@ async def run_fleet(
             links[i],
             genesis_id,
             inside,
+            works,
+            devices[i] if devices else None,
         )
         for i in range(fleet.ues)
     ]
+    records: list[TaskRecord] = []
+    waves: Waves | None = None
+    start = time.monotonic()
     try:
         await asyncio.gather(*(ue.client.fund(fleet.deposit_gwei * 10**9) for ue in ues))
+        if planner is not None and fleet.allocation:
+            waves = Waves(
+                fleet, seed, arrivals, works, [hex0x(w.address) for w in keys], positions, places, planner,
+                ues[0].client.servers, lambda i, share: ues[i].tune(share),
+            )  # fmt: skip
+            await waves.begin()
         start = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number, arrival in enumerate(arrivals):
                 await asyncio.sleep(max(0.0, arrival.at_ms / 1000 - (time.monotonic() - start)))
+                if waves is not None:
+                    waves.arrived(number)
                 record = TaskRecord(
                     number=number, ue=arrival.ue, kernel=arrival.kernel, fate=arrival.fate,
-                    at_ms=int(1000 * (time.monotonic() - start)), seen_ms={},
+                    at_ms=int(1000 * (time.monotonic() - start)), seen_ms={}, ledger_ms={},
                 )  # fmt: skip
                 records.append(record)
-                group.create_task(ues[arrival.ue].play(fleet, arrival, record, on_change or (lambda _: None)))
+                share = None if waves is None else waves.share(arrival.ue)
+                group.create_task(ues[arrival.ue].play(fleet, arrival, record, share, on_change or (lambda _: None)))
     finally:
+        if waves is not None:
+            await waves.end()
         for ue in ues:
             await ue.close()
     return FleetRun(
         records=records, addresses=[hex0x(w.address) for w in keys], rates_bits_s=links, positions_m=positions,
-        wall_ms=int(1000 * (time.monotonic() - start)),
+        wall_ms=int(1000 * (time.monotonic() - start)), waves=[] if waves is None else waves.made,
     )  # fmt: skip
+
+
+def _devices(fleet: Fleet) -> "list[Device]":
+    """The UEs' own processors; only a fleet that splits tasks needs the sandbox."""
+    if not fleet.allocation:
+        return []
+    from edgora.compute.sandbox import Sandbox
+    from edgora.ue.device import Device
+
+    sandbox = Sandbox()
+    return [Device(sandbox) for _ in range(fleet.ues)]
+
+
+class _Parts:
+    """A task that follows a plan: what goes to the server, and the UE's own part beside it."""
+
+    def __init__(
+        self, order: Order, halves: Halves | None, local: "asyncio.Future[LocalRun] | None", followed: Followed
+    ) -> None:
+        self.order = order
+        self._halves, self._local, self._followed = halves, local, followed
+
+    async def whole(self, remote: bytes) -> bytes:
+        """The task's output: the server's, with the UE's part where there is one."""
+        if self._halves is None or self._local is None:
+            return remote
+        own = await self._local
+        self._followed.met_ms["local"] = round(own.ms, 2)
+        self._followed.local_fuel = own.fuel_used
+        return self._halves.merge(remote, own.output)
+
+    async def give_up(self) -> None:
+        """Nobody waits for the UE's part any more."""
+        if self._local is not None and not self._local.done():
+            self._local.cancel()
+            await asyncio.gather(self._local, return_exceptions=True)
+
+
+def _measure(record: TaskRecord) -> None:
+    """What the record saw, beside what was planned."""
+    followed, ledger = record.followed, record.ledger_ms
+    if followed is None:
+        return
+    if {"TaskAssigned", "ResultFiled"} <= ledger.keys():
+        followed.met_ms["run"] = float(ledger["ResultFiled"] - ledger["TaskAssigned"])
+    if "delivered" in record.seen_ms:
+        followed.met_ms["total"] = float(record.seen_ms["delivered"])
+    followed.met_ms = {name: round(ms, 2) for name, ms in followed.met_ms.items()}
 
 
 def _passes(error: EdgoraError) -> bool:
@@ -145,10 +256,14 @@ class _Ue:
         rate: float,
         genesis_id: str | None,
         inside: bool,
+        works: Works,
+        device: "Device | None",
     ) -> None:
         self.index = index
         self.near = near
-        self._http = httpx2.AsyncClient(transport=RadioTransport(httpx2.AsyncHTTPTransport(retries=0), rate))
+        self._works, self._device = works, device
+        self.radio = RadioTransport(httpx2.AsyncHTTPTransport(retries=0), rate, aired=self._aired)
+        self._http = httpx2.AsyncClient(transport=self.radio)
         self.client = AsyncClient(
             urls, wallet, genesis_id=genesis_id, http=self._http, inside=inside, on_progress=self._told
         )
@@ -157,6 +272,23 @@ class _Ue:
     async def close(self) -> None:
         await self.client.aclose()
         await self._http.aclose()
+        if self._device is not None:
+            await self._device.close()
+
+    def tune(self, share: UeShare) -> None:
+        """The rates of a new plan."""
+        self.radio.tune(share.rate_up, share.rate_down)
+
+    def _aired(self, request: httpx2.Request, up: bool, seconds: float) -> None:
+        """Note what a task's input and result spent on the air."""
+        record = _playing.get(None)
+        if record is None or record.followed is None:
+            return
+        met, path = record.followed.met_ms, request.url.path
+        if up and path.startswith("/v1/inputs/"):
+            met["upload"] = met.get("upload", 0.0) + 1000.0 * seconds
+        elif not up and path.endswith("/result"):
+            met["download"] = met.get("download", 0.0) + 1000.0 * seconds
 
     def _told(self, tell: Tell) -> None:
         if tell.stage == "stored":
@@ -168,10 +300,16 @@ class _Ue:
             record, start, changed = known
             if tell.event.type not in record.seen_ms:
                 record.seen_ms[tell.event.type] = int(1000 * (time.monotonic() - start))
+                record.ledger_ms[tell.event.type] = tell.event.time_ms
                 changed(record)
 
     async def play(
-        self, fleet: Fleet, arrival: Arrival, record: TaskRecord, changed: Callable[[TaskRecord], None]
+        self,
+        fleet: Fleet,
+        arrival: Arrival,
+        record: TaskRecord,
+        planned: tuple[int, UeShare] | None,
+        changed: Callable[[TaskRecord], None],
     ) -> None:
         start = time.monotonic()
         _playing.set(record)
@@ -183,10 +321,15 @@ class _Ue:
             changed(record)
 
         deadline = start + 3 * fleet.patience_ms / 1000
+        parts: _Parts | None = None
         try:
-            work = await asyncio.to_thread(draw_work, arrival.kernel, arrival.seed)
+            work = await self._works.of(record.number)
+            order = work.order
+            if planned is not None and arrival.fate == "settle":
+                parts = self._follow(work, record, *planned)
+                order = parts.order
             mark("sealing", "SEALING")
-            ticket = await self._admitted(fleet, arrival, work.order, deadline)
+            ticket = await self._admitted(fleet, arrival, order, deadline)
             record.source = ticket.offer.source
             record.task = hex0x(ticket.task)
             record.maximum = ticket.offer.fuel_limit * ticket.offer.price * 1000
@@ -202,8 +345,11 @@ class _Ue:
                     delivery.code.name,
                     delivery.fuel_used,
                 )
+                output = delivery.output
+                if parts is not None and delivery.code is ResultCode.OK:
+                    output = await parts.whole(output)
                 mark("delivered", "DONE")
-                record.verified = await asyncio.to_thread(work.check, delivery.output)
+                record.verified = await asyncio.to_thread(work.check, output)
             ended = await self._insist(lambda: self.client.finish(ticket.task), deadline)
             record.amount = int(ended.amount)
             record.reason = ended.why
@@ -217,8 +363,37 @@ class _Ue:
                 except EdgoraError as again:
                     record.error += f"; {again.detail}"
         finally:
+            if parts is not None:
+                await parts.give_up()
+                _measure(record)
+            self._works.forget(record.number)
             record.done = True
             changed(record)
+
+    def _follow(self, work: Work, record: TaskRecord, wave: int, share: UeShare) -> "_Parts":
+        """Split the task as the plan says, as far as it can be, and begin the UE's part."""
+        followed = record.followed = Followed(
+            wave=wave, server=share.server, speed=share.speed, local_speed=share.local_speed, phi=share.phi, met_ms={}
+        )
+        order, halves, local = work.order, None, None
+        try:
+            if share.phi_ppm == PPM:
+                raise SplitRefused("; ".join(share.reasons) or "the plan gives the server everything")
+            halves = split(work.kernel, work.order.plaintext, share.phi)
+        except SplitRefused as refused:
+            followed.split = str(refused)
+        else:
+            assert self._device is not None
+            followed.phi_met = halves.share
+            followed.split = f"{100 * halves.share:.1f} % of its rows go to server {share.server}"
+            order = order_for_input(work.kernel, halves.remote)
+            local = asyncio.ensure_future(self._device.run(work.kernel, halves.local, share.local_speed))
+        delays = share.delays(
+            8.0 * len(work.order.plaintext), work.order.fuel_limit, 8.0 * work.order.output_octets, followed.phi_met
+        )
+        followed.planned_ms = {name: round(ms, 2) for name, ms in delays._asdict().items()}
+        followed.planned_ms["total"] = round(delays.total, 2)
+        return _Parts(order, halves, local, followed)
 
     async def _admitted(self, fleet: Fleet, arrival: Arrival, order: Order, deadline: float) -> Ticket:
         """Bid and submit, again with what servers say then when the refusal is one that passes by itself."""
@@ -236,6 +411,9 @@ class _Ue:
         if not live:
             raise Unavailable("no server is live", field="servers")
         near = [s for s in self.near if s in live]
+        followed = _playing.get().followed
+        if followed is not None and followed.server in live:
+            near.insert(0, followed.server)
         if arrival.fate == "settle":
             price = max(live.values()) + arrival.margin
             return replace(

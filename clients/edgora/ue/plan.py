@@ -9,13 +9,42 @@ import msgspec
 
 from edgora.wire.errors import Refused
 
-__all__ = ["Arrival", "Fate", "Fleet", "Refunds", "draw_arrivals", "draw_positions", "nearest"]
+__all__ = ["Arrival", "Fate", "Fleet", "Planning", "Refunds", "draw_arrivals", "draw_positions", "nearest"]
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0)]
+Watts = Annotated[float, msgspec.Meta(gt=0)]
+Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Fate = Literal["settle", "cancel", "expire"]
 
 _MIX = {"sobel": 2.0, "blur": 1.0, "hashpuzzle": 2.0, "matmul": 2.0, "nftcheck": 1.0}
+
+
+class Planning(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """How a fleet with an allocation policy plans (`fleet.allocation`)."""
+
+    tasks: Positive = 16
+    """Arrivals that one plan looks ahead, and after which the next one is made."""
+    every_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 20.0
+    """A plan older than this is made anew at the next arrival."""
+    offload: tuple[Part, Part] = (0.5, 1.0)
+    """Least and greatest share of a task that a server may get."""
+    clock: Positive = 10_000_000
+    """fuel/s of a UE."""
+    compute_w: Watts = 0.1
+    """Of a UE at full clock."""
+    server_compute_w: Watts = 40.0
+    """Of a server with all slots at full speed."""
+    server_power_w: Watts = 10.0
+    """Transmit power that a server's UEs share."""
+    w_t: Watts = 0.5
+    """Weight of delay, 1/s."""
+    w_e: Watts = 0.5
+    """Weight of energy, 1/J."""
+    budget_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
+    """Wall time of the solver for one plan."""
+    settings: dict[str, bool | int | float | str] = {}
+    """The solver's own, as `edgora solve --set`."""
 
 
 class Fleet(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -37,6 +66,10 @@ class Fleet(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
     deposit_gwei: Positive = 300_000_000
     bandwidth_hz: Annotated[float, msgspec.Meta(gt=0)] = 20e6
     power_w: Annotated[float, msgspec.Meta(gt=0)] = 0.2
+    allocation: Annotated[str, msgspec.Meta(pattern="^((tcr|dpe):.{1,190})?$")] = ""
+    """`tcr:SOLVER` or `dpe:SOLVER`: who serves each UE, with which split, band, powers and clocks. Empty: the nearest
+    server, the band shared evenly, everything offloaded, at the servers' advertised speeds."""
+    planning: Planning = Planning()
 
 
 class Refunds(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

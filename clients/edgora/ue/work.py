@@ -11,6 +11,7 @@ __all__ = ["Work", "draw_work"]
 
 
 class Work(NamedTuple):
+    kernel: str
     order: Order
     check: Callable[[bytes], bool]
     """Whether an output is right, recomputed without the sandbox."""
@@ -23,4 +24,4 @@ def draw_work(kernel: str, seed: int) -> Work:
     def check(output: bytes) -> bool:
         return verify_output(kernel, plaintext, output)
 
-    return Work(order_for_input(kernel, plaintext), check)
+    return Work(kernel, order_for_input(kernel, plaintext), check)

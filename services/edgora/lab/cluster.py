@@ -22,6 +22,7 @@ from edgora.adapters.pool_runner import PoolRunner
 from edgora.adapters.system_clock import SystemClock
 from edgora.allocator import registry
 from edgora.allocator.allocd.engine import ThreadEngine
+from edgora.allocator.allocd.planner import Planner, solve_in_thread
 from edgora.allocator.allocd.worker import AllocatorWorker
 from edgora.compute.sandbox import Sandbox
 from edgora.lab.chain import EVM_CHAIN_ID, RunningChain, chain_kind, open_chain
@@ -31,6 +32,7 @@ from edgora.lab.scenario import Scenario
 from edgora.market.machine import Market
 from edgora.node.app import ApiNode, NodeKeys
 from edgora.node.consensus import ConsensusNode
+from edgora.node.duties.pacing import Pace
 from edgora.node.settings import AdvertSettings, NodeSettings
 from edgora.ports.bus import Skipped
 from edgora.wire.errors import Unavailable
@@ -79,6 +81,8 @@ class Cluster:
         self.ground: Ground | None = None
         self._chain: RunningChain | None = None
         self._bus = MemoryBus()
+        self.planner = Planner(self._bus, solve_in_thread)
+        """Plans for UEs with an allocation policy; tells the nodes their shares."""
         self._workers: list[tuple[AllocatorWorker, asyncio.Task[None]]] = []
 
     @property
@@ -111,6 +115,10 @@ class Cluster:
             for number, skips in node.api.skipped.items():
                 found.setdefault(number, []).extend(skips)
         return found
+
+    def paces(self) -> dict[bytes, Pace]:
+        """By offer id: what the task's newest executor paced it to, and why."""
+        return {offer_id: pace for node in self.nodes for offer_id, pace in node.api.paces.items()}
 
     async def start(self) -> None:
         """Chain, contract, nodes, allocators; returns when every node's REST is ready."""

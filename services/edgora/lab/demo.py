@@ -101,11 +101,12 @@ async def run_scenario(scenario: Scenario, keep: Path | None, progress: Console)
             run: FleetRun = await run_fleet(
                 scenario.fleet, arrivals, scenario.seed, cluster.urls, cluster.places,
                 genesis_id="0x" + ground.genesis.id.hex(), on_change=board.changed,
+                planner=cluster.planner,
             )  # fmt: skip
         node = cluster.nodes[0]
         report = await report_run(
             ground.genesis, scenario.name, scenario.seed, cluster.chain.kind, cluster.chain.chain, node.consensus.store,
-            run, cluster.chain.gas.summary, cluster.skipped(),
+            run, cluster.chain.gas.summary, cluster.skipped(), cluster.paces(),
         )  # fmt: skip
         report.wall_s = round(time.monotonic() - began, 1)
         return report

@@ -139,7 +139,9 @@ def run_platform(folder: Path, scenario_file: Path | None, settings: Sequence[st
             c for plan in node_plans(ground, folder, links, anvil.url, redis_url or "") for c in node_children(plan)
         ]
         if redis_url is not None:
-            children += allocator_children(scenario, redis_url, [free_port() for _ in ground.nodes])
+            ports = [free_port() for _ in ground.nodes]
+            children += allocator_children(scenario, redis_url, ports)
+            progress.print(f"allocator: http://127.0.0.1:{ports[0]} (edgora fleet --allocator)", highlight=False)
         else:
             progress.print(
                 "no redis-server found: no allocator runs, the built-in greedy wins every round", style="yellow"

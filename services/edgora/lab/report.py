@@ -13,7 +13,9 @@ import msgspec
 
 from edgora.allocator import registry
 from edgora.allocator.live import LiveRound
+from edgora.lab.plans import PlanLine, WaveLine, plan_lines, wave_lines
 from edgora.market.reasons import sentence, skipped_sentence, verdict
+from edgora.node.duties.pacing import Pace
 from edgora.ports.bus import Skipped
 from edgora.ports.chain import Chain
 from edgora.ports.store import BlockReader
@@ -114,6 +116,10 @@ class Report(msgspec.Struct, kw_only=True):
     money: Money
     policies: dict[str, int]
     """Rounds that each policy won; "greedy" is the built-in."""
+    waves: list[WaveLine] = []
+    """Plans of the fleet's allocation policy; none without one."""
+    plans: list[PlanLine] = []
+    """Of each wave, each UE's part, planned and met."""
     records: list[TaskRecord]
     problems: list[str]
 
@@ -298,10 +304,12 @@ def _problems(records: Sequence[TaskRecord], money: Money, rounds: Sequence[Roun
 async def report_run(
     genesis: Genesis, name: str, seed: int, chain_kind: str, chain: Chain, store: BlockReader, run: FleetRun,
     settle_gas: Callable[[], Mapping[str, float]], skipped: Mapping[int, Sequence[Skipped]],
+    paces: Mapping[bytes, Pace],
 ) -> Report:  # fmt: skip
     """Put the report together.
 
-    settle_gas gives what settlements cost, as the relayers saw it; skipped, by round, the allocators without a proposal.
+    settle_gas gives what settlements cost, as the relayers saw it; skipped, by round, the allocators without a proposal;
+    paces, by offer id, what executors paced runs to.
     """
     events = read_events(store)
     rounds = _rounds(events, _late_proposals(store), skipped, genesis.market.prefer)
@@ -319,5 +327,5 @@ async def report_run(
         verified=sum(bool(r.verified) for r in records), kernels=dict(Counter(r.kernel for r in records)),
         latency_ms=latencies(events, records), gas=gas, rounds=rounds, utility=sum(r.value for r in rounds),
         optimum=sum(r.optimum for r in rounds), money=money, policies=dict(Counter(r.winner for r in rounds)),
-        records=records, problems=_problems(records, money, rounds),
+        waves=wave_lines(run), plans=plan_lines(run, paces), records=records, problems=_problems(records, money, rounds),
     )  # fmt: skip

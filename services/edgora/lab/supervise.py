@@ -96,13 +96,16 @@ def node_children(plan: NodePlan) -> list[Child]:
     ]
 
 
-def allocator_children(scenario: Scenario, redis_url: str, ports: Sequence[int]) -> list[Child]:
-    """One allocator a node, with the policy that the scenario gives it."""
+def allocator_children(
+    scenario: Scenario, redis_url: str, ports: Sequence[int], host: str = "127.0.0.1"
+) -> list[Child]:
+    """One allocator a node, with the policy that the scenario gives it. Each of them makes plans for UEs, too."""
     params = scenario.market_params()
     return [
         Child(f"allocator{i}", "edgora.allocator.allocd", (
             "--redis", redis_url, "--node", str(i), "--policy", scenario.server(i).policy, "--solve-ms", str(params.solve_ms),
             "--floor-bps", str(params.floor_bps), "--seed", str(scenario.seed), "--port", str(ports[i]),
+            "--host", host,
         ))
         for i in range(scenario.consortium.nodes)
     ]  # fmt: skip
