@@ -131,7 +131,7 @@ class _Limits:
     tolerance: float | None
     time_limit_s: float | None
     trace: bool
-    equilibrate: bool
+    careful: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +156,18 @@ class Program:
     Variables must be plain (no attribute such as `nonneg` or `symmetric`: write the constraint), so that the cone
     program's columns are the variables themselves.
 
-    `equilibrate=False` tells Clarabel to take the data as they are: for a program whose variables are all near 1
-    already, its own scaling only loses digits in exponential cones.
+    `careful` is for a program of many exponential cones whose variables are all near 1 already: Clarabel then takes
+    the data as they are, since its own scaling loses digits in such cones, and goes at most nine tenths of the way to
+    the cones' boundary, where longer steps now and then stall.
     """
 
-    def __init__(self, problem: cp.Problem, *, equilibrate: bool = True) -> None:
+    def __init__(self, problem: cp.Problem, *, careful: bool = False) -> None:
         assert problem.is_dpp(), "the program is not disciplined in its parameters"
         for variable in problem.variables():
             assert not any(variable.attributes.values()), f"variable {variable.name()} has an attribute"
         self.problem: Any = problem  # cvxpy is partly typed
         self.compilations = 0
-        self._equilibrate = equilibrate
+        self._careful = careful
         self._parameters = {parameter.name(): parameter for parameter in problem.parameters()}
         self._names = [variable.name() for variable in problem.variables()]
         assert len(set(self._names)) == len(self._names), "two variables share a name"
@@ -196,7 +197,7 @@ class Program:
         self._given |= values
         missing = self._parameters.keys() - self._given.keys()
         assert not missing, f"parameters without a value: {', '.join(sorted(missing))}"
-        limits = _Limits(max_iter, tolerance, time_limit_s, trace, self._equilibrate)
+        limits = _Limits(max_iter, tolerance, time_limit_s, trace, self._careful)
         compiled = self._compile(solver)
         compiled.data.set(values if compiled is self._latest else self._given)
         self._latest = compiled
@@ -327,7 +328,9 @@ def _clarabel(compiled: _Compiled, limits: _Limits) -> _Point:
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.max_threads = 1
-    settings.equilibrate_enable = limits.equilibrate
+    if limits.careful:
+        settings.equilibrate_enable = False
+        settings.max_step_fraction = settings.linesearch_backtrack_step = 0.9
     settings.presolve_enable = False  # nothing here is infinite
     settings.chordal_decomposition_enable = False  # a lift is decomposed where it is written, not behind its back
     if limits.max_iter is not None:

@@ -12,12 +12,12 @@ Rule: within one climb neither the surrogate's value nor V - y C falls, and V - 
 to the convex solver's accuracy.
 
 Theory of operation. Every variable is a ratio to its value at the last point, so all are near 1 and the interior-point
-solver meets no units; T is in seconds. With s0 = h p0 / (N0 b0), rho0 = log2(1 + s0) and the ratios b, p, r = R / R0,
-r R0 <= R(b, p) reads
+solver meets no units. With s = h p0 / (N0 b0) and the ratios b, p, r = R / R0, r R0 <= R(b, p) reads
 
-    rho0 ln 2 r  <=  b ln s0 - rel_entr(b, b / s0 + p)
+    ln(1 + s) r  <=  ln(1 + s) b - rel_entr(b, (b + s p) / (1 + s))
 
-and u >= 1 / r is one second-order cone that serves both the delay D/R = (D/R0) u and the energy (R0/R)^2 = u^2.
+whose cone is at (0, 1, 1) at the last point, whatever s is. u >= 1 / r is one second-order cone that serves both the
+delay D/R = (D/R0) u and the energy (R0/R)^2 = u^2.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,11 +71,10 @@ class Powers:
         k = {
             name: cp.Parameter(n, name=name, nonneg=True)
             for name in (
-                "1/s_up", "1/s_down", "rho_up", "rho_down", "t_local", "t_server", "t_up", "t_down", "t_chain", "e_up",
-                "e_down", "e_fu", "e_fs", "v", "v_b", "v_ps", "v_fs", "most_pu", "most_fu",
+                "noise_up", "noise_down", "signal_up", "signal_down", "rho_up", "rho_down", "t_local", "t_server", "t_up", "t_down", "t_chain", "e_up",
+                "e_down", "e_fu", "e_fs", "v", "v_b", "v_ps", "v_fs", "part_pu", "part_fu",
             )
         }  # fmt: skip
-        log_snr = {name: cp.Parameter(n, name=f"log s_{name}") for name in ("up", "down")}
         part = {name: cp.Parameter((e.M, n), name=f"part_{name}", nonneg=True) for name in ("b", "ps", "fs")}
         weight = cp.Parameter(name="weight", nonneg=True)
         v = {name: cp.Variable(n, name=name) for name in ("b", "pu", "ps", "fu", "fs", "up", "down")}
@@ -95,17 +94,14 @@ class Powers:
             server += cp.multiply(cp.Parameter(n, name="t_fin", nonneg=True), inverse["fu"])
         rows = [
             *(part[name] @ v[name] <= 1 for name in part),
-            v["pu"] <= k["most_pu"],
-            v["fu"] <= k["most_fu"],
+            *(cp.multiply(k[f"part_{name}"], v[name]) <= 1 for name in ("pu", "fu")),
             user <= delay,
             server <= delay,
             *(_inverse(v[name], inverse[name]) for name in inverse),
         ]
         for power, way in (("pu", "up"), ("ps", "down")):
-            nats = cp.multiply(log_snr[way], v["b"]) - cp.rel_entr(
-                v["b"], cp.multiply(k[f"1/s_{way}"], v["b"]) + v[power]
-            )
-            rows.append(cp.multiply(k[f"rho_{way}"], v[way]) <= nats)
+            heard = cp.multiply(k[f"noise_{way}"], v["b"]) + cp.multiply(k[f"signal_{way}"], v[power])
+            rows.append(cp.multiply(k[f"rho_{way}"], v[way] - v["b"]) + cp.rel_entr(v["b"], heard) <= 0)
         squares = (
             ("e_up", v["pu"]), ("e_up", inverse["up"]), ("e_down", v["ps"]), ("e_down", inverse["down"]),
             ("e_fu", v["fu"]), ("e_fs", v["fs"]),
@@ -114,7 +110,7 @@ class Powers:
         share = k["v"] + cp.sum([cp.multiply(k[f"v_{name}"], v[name]) for name in ("b", "ps", "fs")])
         trust = p.v1 * cp.sum(cp.log(share))
         self.program = Program(
-            cp.Problem(cp.Maximize(_STRETCH * (trust - weight * delay - energy)), rows), equilibrate=False
+            cp.Problem(cp.Maximize(_STRETCH * (trust - weight * delay - energy)), rows), careful=True
         )
 
     def climb(
@@ -163,6 +159,7 @@ class Powers:
         """The program's parameters: the surrogate at a point, in ratios to it."""
         e, p, a, users = self.instance, self.instance.params, at.assoc, np.arange(self.instance.N)
         terms = e.model.terms(at)
+        unit = terms.T
         snr_up, snr_down = (e.gain[users, a] * power / (p.N0 * at.b) for power in (at.pu, at.ps))
         data, block = at.gamma * at.fs, (1.0 - at.gamma) * at.fs
         bits = at.phi * e.d
@@ -170,16 +167,17 @@ class Powers:
         computed = e.kappa_s[a] * bits * (e.eta_s[a] * data**2 + p.omega_b * e.eta_b[a] * block**2)
         shares = {"b": at.b / e.B[a], "ps": at.ps / e.ps_max[a], "fs": at.fs / e.fs_max[a]}
         values: dict[str, Any] = {
-            "weight": y * p.w_t, "1/s_up": 1.0 / snr_up, "1/s_down": 1.0 / snr_down, "log s_up": np.log(snr_up),
-            "log s_down": np.log(snr_down), "rho_up": np.log1p(snr_up), "rho_down": np.log1p(snr_down),
-            "t_local": own / at.fu, "t_server": terms.t_sp + terms.t_sg, "t_up": terms.t_ut, "t_down": terms.t_st,
-            "t_chain": terms.t_chain, "e_up": 0.5 * y * p.w_e * at.pu * terms.t_ut,
+            "weight": y * p.w_t * unit, "noise_up": 1.0 / (1.0 + snr_up), "noise_down": 1.0 / (1.0 + snr_down),
+            "signal_up": snr_up / (1.0 + snr_up), "signal_down": snr_down / (1.0 + snr_down),
+            "rho_up": np.log1p(snr_up), "rho_down": np.log1p(snr_down),
+            "t_local": own / at.fu / unit, "t_server": (terms.t_sp + terms.t_sg) / unit, "t_up": terms.t_ut / unit, "t_down": terms.t_st / unit,
+            "t_chain": terms.t_chain / unit, "e_up": 0.5 * y * p.w_e * at.pu * terms.t_ut,
             "e_down": 0.5 * y * p.w_e * at.ps * terms.t_st, "e_fu": y * p.w_e * e.kappa_u * own * at.fu**2,
-            "e_fs": y * p.w_e * computed, "v": 1.0 + p.v2 * e.score[a], "most_pu": e.pu_max / at.pu,
-            "most_fu": e.fu_max / at.fu,
+            "e_fs": y * p.w_e * computed, "v": 1.0 + p.v2 * e.score[a], "part_pu": at.pu / e.pu_max,
+            "part_fu": at.fu / e.fu_max,
         }  # fmt: skip
         if p.fin_on_server:
-            values["t_fin"] = terms.t_fin
+            values["t_fin"] = terms.t_fin / unit
         for name, share in shares.items():
             values[f"v_{name}"] = p.v2 * share
             values[f"part_{name}"] = np.zeros((e.M, e.N))
