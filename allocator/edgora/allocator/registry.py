@@ -34,6 +34,7 @@ PROBLEMS: Mapping[str, str] = {
     "mta": "edgora.allocator.mta.problem:MTA",
     "tcr": "edgora.allocator.tcr.problem:TCR",
     "dpe": "edgora.allocator.dpe.problem:DPE",
+    "baas": "edgora.allocator.baas.problem:BAAS",
 }
 """Where each problem lives."""
 
@@ -130,12 +131,17 @@ class Chosen:
             return self._room.search(self._solver, instance, search)
         budget_s = search.left_s()
         try:
-            answer = self._user.propose(instance, budget_s if math.isfinite(budget_s) else FOREIGN_BUDGET_S)
+            answer = self._asked(self._user, instance, budget_s if math.isfinite(budget_s) else FOREIGN_BUDGET_S)
             return self._room.foreign(answer, instance)
         except Refused as error:
             raise PolicyError(f"policy {self.name} {error.detail}", field=error.field) from error
         except Exception as error:
             raise PolicyError(f"policy {self.name} raised {type(error).__name__}: {error}") from error
+
+    def _asked(self, user: Policy, instance: Instance, budget_s: float) -> object:
+        """The user's answer; a problem whose instances have several slots asks for one slot at a time."""
+        ask: Callable[[Policy, Instance, float], object] | None = getattr(self._room, "ask", None)
+        return user.propose(instance, budget_s) if ask is None else ask(user, instance, budget_s)
 
     def propose(self, instance: Instance, budget_s: float) -> Found:
         """A plan within about budget_s of wall time. Raises PolicyError, Refused."""

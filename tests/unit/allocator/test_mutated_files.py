@@ -11,9 +11,14 @@ from typer.testing import CliRunner
 from damage import mutations
 from edgora.cli import app
 
-CHEAP = {"mta": ("greedy", ["n=3", "m=5"]), "tcr": ("gucaa", ["N=4", "M=2"]), "dpe": ("gucaa", ["N=4", "M=2"])}
+CHEAP = {
+    "mta": ("greedy", ["n=3", "m=5"]),
+    "tcr": ("gucaa", ["N=4", "M=2"]),
+    "dpe": ("gucaa", ["N=4", "M=2"]),
+    "baas": ("greedy", ["U=4", "M=2"]),
+}
 INSTANCES, SOLUTIONS = 200, 140
-"""Of each problem: 1,020 files in all."""
+"""Of each problem: 1,360 files in all."""
 
 
 def edgora(*arguments: object) -> click.testing.Result:

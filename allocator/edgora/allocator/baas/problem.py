@@ -1,0 +1,130 @@
+"""BaaS as the registry and the CLI see a problem: draw, files, solve, score; `learning` is train and evaluate."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgora.allocator.baas import instance as instances
+from edgora.allocator.baas import solution as solutions
+from edgora.allocator.baas.exact import bound as slot_bound
+from edgora.allocator.baas.exact import optimum
+from edgora.allocator.baas.instance import Instance
+from edgora.allocator.baas.learning import LEARNING
+from edgora.allocator.baas.model import IDLE, settle
+from edgora.allocator.baas.policies import SOLVERS, Solver
+from edgora.allocator.baas.solution import Plan, Score, Solution
+from edgora.allocator.files import read_settings
+from edgora.allocator.learn.problem import Proposer
+from edgora.allocator.search import Found, Search, Status
+from edgora.wire.errors import NotFound, Refused
+
+__all__ = ["BAAS", "BaasProblem"]
+
+_UNASKED = 60.0
+"""Hash power requested where nobody decided: the mean share, MHash/s."""
+
+
+class BaasProblem:
+    """See `registry.Problem`."""
+
+    name = "baas"
+    solvers = tuple(sorted(SOLVERS))
+    learning = LEARNING
+
+    def draw(self, seed: int, settings: Mapping[str, object]) -> Instance:
+        return instances.draw(seed, settings)
+
+    def load_instance(self, data: bytes) -> Instance:
+        return instances.load(data)
+
+    def dump_instance(self, instance: Instance) -> bytes:
+        return instances.dump(instance)
+
+    def load_solution(self, data: bytes, instance: Instance) -> Solution:
+        return solutions.load(data, instance)
+
+    def dump_solution(self, solution: Solution) -> bytes:
+        return solutions.dump(solution)
+
+    def score(self, instance: Instance, solution: Solution) -> Score:
+        return solutions.score(instance, solution)
+
+    def solution(self, instance: object, solver: str, seed: int, found: Found, wall_s: float, cpu_s: float) -> Solution:
+        return solutions.build(_baas(instance), solver, seed, found, wall_s, cpu_s)
+
+    def solver(self, name: str, settings: Mapping[str, object]) -> Solver:
+        """The solver of this name with its options. Raises NotFound for the name, Refused for an option."""
+        kind = SOLVERS.get(name)
+        if kind is None:
+            known = ", ".join(self.solvers)
+            raise NotFound(f"baas has no solver {name!r}: use one of {known}, or module:object", field="solver")
+        return read_settings(settings, kind, f"baas solver {name}")
+
+    def search(self, solver: Solver, instance: object, search: Search) -> Found:
+        """Decide slot after slot; reputation rolls on. Slots that the clock does not reach stay idle."""
+        room = _baas(instance)
+        policy = solver.policy(search.seed)
+        plan = _nothing(room)
+        status: Status = "done"
+        A, B = room.A, room.B
+        ceiling = 0.0
+        exact = type(solver) is SOLVERS["exact"]
+        for t in range(room.T):
+            if t and search.over():
+                status = "interrupted" if search.stopped() else "time_limit"
+                break
+            slots = room.slot(t, A, B)
+            choice = policy.decide(slots)
+            plan.assign[t], plan.request[t] = choice.assign[0], choice.request[0]
+            outcome = settle(slots, choice)
+            A, B = outcome.A[0], outcome.B[0]
+            if exact:  # one slot: its optimum; several: what no history can exceed
+                ceiling += float((optimum if room.T == 1 else slot_bound)(slots)[0])
+        proven = exact and status == "done"
+        if proven and room.T == 1:
+            status = "optimal"
+        return Found(plan, bound=ceiling / room.T if proven else None, status=status)
+
+    def nothing(self, instance: object) -> Found:
+        """Nobody is served, everybody asks for the mean share."""
+        return Found(_nothing(_baas(instance)), status="interrupted")
+
+    def ask(self, policy: Proposer, instance: object, budget_s: float) -> object:
+        """A user's policy, slot after slot: it is asked for one slot at a time, with the history it has made."""
+        room = _baas(instance)
+        if not room.listed:
+            return policy.propose(room, budget_s)
+        plan, A, B = _nothing(room), room.A, room.B
+        for t in range(room.T):
+            slots = room.slot(t, A, B)
+            one = instances.of_slots(slots, room.seed)
+            answer = self.foreign(policy.propose(one, budget_s / room.T), one).plan
+            plan.assign[t], plan.request[t] = answer.assign[0], answer.request[0]
+            outcome = settle(slots, answer)
+            A, B = outcome.A[0], outcome.B[0]
+        return plan
+
+    def foreign(self, answer: object, instance: object) -> Found:
+        """What a user's policy answered: `assign` and `request` as attributes or keys, or in a `plan`, and a bound."""
+        room = _baas(instance)
+        inner = answer.get("plan", answer) if isinstance(answer, Mapping) else getattr(answer, "plan", answer)
+        limit = answer.get("bound") if isinstance(answer, Mapping) else getattr(answer, "bound", None)
+        numeric = isinstance(limit, int | float) and not isinstance(limit, bool)
+        if limit is not None and not (numeric and math.isfinite(limit)):
+            raise Refused(f"must answer a finite bound or none, answered {limit!r:.60}", field="bound")
+        return Found(solutions.plan(inner, room), None if limit is None else float(limit))
+
+
+def _nothing(instance: Instance) -> Plan:
+    shape = (instance.T, instance.params.M)
+    return Plan(np.full(shape, IDLE, dtype=np.int64), np.full(shape, _UNASKED))
+
+
+def _baas(instance: object) -> Instance:
+    if not isinstance(instance, Instance):
+        raise Refused(f"baas needs a baas instance, not a {type(instance).__name__}")
+    return instance
+
+
+BAAS = BaasProblem()
