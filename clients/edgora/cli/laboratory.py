@@ -1,5 +1,6 @@
 """Verbs of the laboratory: demo, bench, gas; with those of `papers`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,8 @@ def demo(
         from edgora.lab.demo import run_demo
     except ImportError as error:
         missing_extra("demo", "lab", error)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a user's policy is found from the working directory
     try:
         report = run_demo(scenario, settings or [], keep, progress)
     except EdgoraError as error:
