@@ -194,7 +194,7 @@ def test_the_air_curve_is_the_least_cost_over_the_power(changes):
     "changes", [{}, {"c_mixed": True}, {"w_e": 0.0}, {"p_max": 20.0}, {"radius": 30000.0}], ids=str
 )
 def test_arrays_and_loops_are_the_same_newton(changes):
-    same_newton(changes, newton.Kernels(newton._probe_loop, newton._advance_loop))
+    same_newton(changes, newton.Kernels(newton._probe_loop, newton._balance_loop, newton._advance_loop))
 
 
 @pytest.mark.slow  # numba compiles for seconds
@@ -254,3 +254,28 @@ def test_the_bound_of_prices_holds_for_every_association(seed):
             assoc = rng.integers(0, 3, 7)
             lost = (upper.max(axis=1) - upper[np.arange(7), assoc]).sum()
             assert continuous(instance.model, assoc).worth <= (total - lost) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("changes", [{}, {"c_mixed": True}, {"fs_max": 60e9}], ids=str)
+def test_arrays_and_loops_balance_alike(changes):
+    """The prices of groups of every size, with scarce and with plenty of clocks."""
+    instance = draw(4, {"N": 14, "M": 4, **changes})
+    pairs = Pairs.of(instance.model)
+    assoc = np.array([0] * 8 + [1] * 4 + [2, 3])
+    groups = Groups.of(assoc, 4)
+    rows, sizes = pairs.rows[:, groups.columns], np.array([8, 4, 1, 1])
+    share = pairs.budgets / sizes
+    of = np.repeat(np.arange(4), sizes)
+    point = np.array([log_snr_at(share[0, of], rows), 0.3 * share[1, of], 0.6 * share[1, of]])
+    point[1:] = np.minimum(point[1:], rows[10])
+    probed, prices = np.empty((newton.ROWS, 14)), np.random.default_rng(0).uniform(1e-9, 1e-7, (2, 4))
+    newton.ARRAYS.probe(rows, pairs.w_t, point, prices[0, of], prices[1, of], probed)
+    slack = 2 * sizes * pairs.g_star <= pairs.F
+    ends = []
+    for balance in (newton.ARRAYS.balance, newton._balance_loop):
+        moved, off = np.empty((2, 4)), np.empty(4)
+        balance(probed, groups.start, pairs.budgets, slack, prices, moved, off)
+        ends.append((moved, off))
+    for mine, theirs in zip(*ends, strict=True):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-7)
+    assert (ends[0][0][1, slack] == 0.0).all()

@@ -19,15 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.dpe.model import Decision, Model
-from edgora.allocator.dpe.newton import (
-    GAIN_2,
-    GAIN_B,
-    OFF,
-    ROWS,
-    SUMS,
-    TAKEN_B,
-    WORTH,
-)  # fmt: skip
+from edgora.allocator.dpe.newton import GAIN_2, GAIN_B, ROWS, TAKEN_B, WORTH
 from edgora.allocator.dpe.pairs import ETA, G_STAR, TAU, C, Pairs, log_snr_at
 
 __all__ = ["Continuous", "Groups", "Solved", "Warm", "continuous", "decision", "solve_groups"]
@@ -43,8 +35,8 @@ _LEVELS, _EASING, _NEAR = 50, 6, 0.05
 """Of the slow walk for groups that are not done by then: its levels, most steps on each, residual that ends a level."""
 _ROUNDING = 1e-8
 """Relative excess over a budget up to which a point counts as Newton's last."""
-_STIFF = 1e-12
-"""Least response of a group to a price, relative: where all members are at their least, the price still falls."""
+_FEW = 400
+"""Up to this many members, groups that are done stay with the others: leaving them out costs more than it saves."""
 _PATIENCE = 12
 """Steps before damping: a user that is worth almost nothing, along a ray on which V is almost linear, can otherwise
 jump over its optimum and back for ever."""
@@ -142,37 +134,41 @@ class _Active:
 
     def __init__(self, pairs: Pairs, groups: Groups, warm: Warm | None) -> None:
         self.pairs = pairs
-        self.rows = np.take(pairs.rows, groups.columns, axis=1)
+        self.rows = pairs.rows.take(groups.columns, axis=1)
         self.start, self.server = groups.start, groups.server
-        self.size = np.diff(groups.start, append=len(groups.columns))
-        self.reach, self.course = np.ones(len(groups.columns)), np.zeros(len(groups.columns))
+        members = len(groups.columns)
+        self.size = np.empty_like(groups.start)
+        self.size[:-1], self.size[-1] = groups.start[1:] - groups.start[:-1], members - groups.start[-1]
+        self.reach, self.course = np.ones(members), np.zeros(members)
         self._shape()
-        stands = self.slack[self.of]
         if warm is None:
-            self.point = np.empty((3, len(self.of)))
-            self.point[0] = log_snr_at((self.B / self.size)[self.of], self.rows)
+            self.point = np.empty((3, members))
+            shares = (self.budgets / self.size)[:, self.of]
+            self.point[0] = log_snr_at(shares[0], self.rows)
             root = np.sqrt(self.rows[ETA])
-            clocks = root / root.sum(axis=0) * (self.F / self.size)[self.of]
+            clocks = root / (root[0] + root[1]) * shares[1]
             self.point[1:] = np.minimum(clocks, 0.97 * self.rows[G_STAR])  # below g*, where V still bends
-            self.lam = self.mu = np.zeros(0)
+            self.prices = np.zeros((2, 0))
         else:
-            self.point, self.lam, self.mu = warm.point.copy(), warm.lam, np.where(self.slack, 0.0, warm.mu)
-        self.point[1:, stands] = self.rows[G_STAR, stands]
+            self.point = warm.point.copy()
+            self.prices = np.array([warm.lam, np.where(self.slack, 0.0, warm.mu)])
+        if self.slack.any():
+            stands = self.slack[self.of]
+            self.point[1:, stands] = self.rows[G_STAR, stands]
 
     def _shape(self) -> None:
-        pairs = self.pairs
         self.of = np.repeat(np.arange(len(self.start)), self.size)
-        self.B, self.F = pairs.B[self.server], pairs.F[self.server]
-        self.slack = 2.0 * self.size * pairs.g_star[self.server] <= self.F
-        self.any_slack = bool(self.slack.any())
-        self.probed = np.empty((ROWS, len(self.of)))
+        self.budgets = self.pairs.budgets[:, self.server]
+        self.slack = 2.0 * self.size * self.pairs.g_star[self.server] <= self.budgets[1]
+        self.probed, self.moved = np.empty((ROWS, len(self.of))), np.empty((2, len(self.start)))
+        self.off = np.empty(len(self.start))
 
     def only(self, keep: NDArray[np.bool_]) -> None:
         """Leave the other groups out."""
         members = np.flatnonzero(keep[self.of])
-        self.rows, self.point = np.take(self.rows, members, axis=1), np.take(self.point, members, axis=1)
+        self.rows, self.point = self.rows.take(members, axis=1), self.point.take(members, axis=1)
         self.reach, self.course = self.reach[members], self.course[members]
-        self.lam, self.mu, self.server, self.size = self.lam[keep], self.mu[keep], self.server[keep], self.size[keep]
+        self.prices, self.server, self.size = self.prices[:, keep], self.server[keep], self.size[keep]
         self.start = np.cumsum(self.size) - self.size
         self._shape()
 
@@ -181,33 +177,20 @@ class _Active:
 
         Damped, a member whose step turns back against the last one goes less far from then on.
         """
-        of, probed, w_t = self.of, self.probed, self.pairs.w_t
-        if not len(self.lam):  # first prices: what the members' marginal values are worth in total
+        kernels, of, probed = self.pairs.kernels, self.of, self.probed
+        if not self.prices.size:  # first prices: what the members' marginal values are worth in total
             nothing = np.zeros(len(of))
-            self.pairs.kernels.probe(self.rows, w_t, self.point, nothing, nothing, probed)
+            kernels.probe(self.rows, self.pairs.w_t, self.point, nothing, nothing, probed)
             gains = np.add.reduceat(probed[GAIN_B : GAIN_2 + 1], self.start, axis=1)
-            self.lam = gains[0] / self.B
-            self.mu = np.where(self.slack, 0.0, np.maximum(gains[1] + gains[2], 0.0) / self.F)
-        lam, mu = self.lam, self.mu
-        self.pairs.kernels.probe(self.rows, w_t, self.point, lam[of], mu[of], probed)
-        used_b, used_f, h_bb, h_bf, h_ff, t_b, t_f = np.add.reduceat(probed[SUMS], self.start, axis=1)
-        over_b, over_f = used_b - self.B, used_f - self.F
-        t_b += over_b
-        t_f += over_f
-        h_bb += _STIFF * self.B / lam
-        h_ff += _STIFF * self.F / (mu + _STIFF)
-        determinant = h_bb * h_ff - h_bf * h_bf
-        dlam, dmu = (t_b * h_ff - t_f * h_bf) / determinant, (t_f * h_bb - t_b * h_bf) / determinant
-        if self.any_slack:
-            dlam, dmu = np.where(self.slack, t_b / h_bb, dlam), np.where(self.slack, 0.0, dmu)
-            over_f = np.where(self.slack, 0.0, over_f)
-        dlam = np.minimum(np.maximum(dlam, -0.8 * lam), 4.0 * lam)
-        dmu = np.minimum(np.maximum(dmu, -0.8 * mu), 4.0 * mu)
-        off: Floats = np.maximum.reduceat(probed[OFF], self.start)
-        off = np.maximum(off, np.maximum(np.abs(over_b) / self.B, np.abs(over_f) / self.F))
-        self.pairs.kernels.advance(self.rows, probed, self.point, dlam[of], dmu[of], self.reach, self.course, damped)
-        self.lam, self.mu = lam + dlam, mu + dmu
-        return off
+            gains[1] = np.where(self.slack, 0.0, np.maximum(gains[1] + gains[2], 0.0))
+            self.prices = gains[:2] / self.budgets
+        lam, mu = self.prices.take(of, axis=1)
+        kernels.probe(self.rows, self.pairs.w_t, self.point, lam, mu, probed)
+        kernels.balance(probed, self.start, self.budgets, self.slack, self.prices, self.moved, self.off)
+        dlam, dmu = self.moved.take(of, axis=1)
+        kernels.advance(self.rows, probed, self.point, dlam, dmu, self.reach, self.course, damped)
+        self.prices = self.prices + self.moved
+        return self.off
 
     def ease(self) -> Floats:
         """The point at which a slow walk ends: every user's cost starts far above its own and comes down by halves.
@@ -234,57 +217,55 @@ class _Active:
 def solve_groups(pairs: Pairs, groups: Groups, warm: Warm | None = None) -> Solved:
     """The optimum of every group."""
     active = _Active(pairs, groups, warm)
-    count = len(groups.start)
-    lam, mu, point = np.empty(count), np.empty(count), np.empty((3, len(groups.columns)))
+    count, steps = len(groups.start), 0
+    prices, point = np.empty((2, count)), np.empty((3, len(groups.columns)))
     which, members = np.arange(count), np.arange(len(groups.columns))
-    steps = 0
     while True:
         steps += 1
-        unfinished = ~(active.step(damped=steps > _PATIENCE) <= TOLERANCE)
-        left = int(unfinished.sum())
-        if left == 0 or steps == LIMIT or 2 * left <= len(which):
-            point[:, members], lam[which], mu[which] = active.point, active.lam, active.mu
+        done = active.step(damped=steps > _PATIENCE) <= TOLERANCE
+        left = count if not done.any() else len(done) - int(done.sum())
+        if left == 0 and len(which) == count:
+            return _settled(active, active.prices, active.point, steps)
+        if left == 0 or steps == LIMIT or (2 * left <= len(which) and len(members) > _FEW):
+            point[:, members], prices[:, which] = active.point, active.prices
             if left == 0:
-                return _settled(pairs, groups, active if len(which) == count else None, Warm(point, lam, mu), steps)
-            members, which = members[unfinished[active.of]], which[unfinished]
-            active.only(unfinished)
-            if steps == LIMIT:
                 break
-    eased = _Active(pairs, Groups(groups.columns[members], active.start, active.server), None)
-    point[:, members] = eased.ease()
-    lam[which], mu[which] = eased.lam, eased.mu
-    return _settled(pairs, groups, None, Warm(point, lam, mu), steps)
+            members, which = members[~done[active.of]], which[~done]
+            active.only(~done)
+            if steps == LIMIT:
+                eased = _Active(pairs, Groups(groups.columns[members], active.start, active.server), None)
+                point[:, members], prices[:, which] = eased.ease(), eased.prices
+                break
+    return _settled(_Active(pairs, groups, Warm(point, *prices)), prices, point, steps)
 
 
-def _settled(pairs: Pairs, groups: Groups, active: _Active | None, at: Warm, steps: int) -> Solved:
+def _settled(active: _Active, prices: Floats, point: Floats, steps: int) -> Solved:
     """Put a point into both budgets exactly, and value and certify it."""
-    if active is None:
-        active = _Active(pairs, groups, at)
-    of, start, B, F, probed, point = active.of, active.start, active.B, active.F, active.probed, at.point
-    pairs.kernels.probe(active.rows, pairs.w_t, point, at.lam[of], at.mu[of], probed)
-    used_b, used_f = np.add.reduceat(probed[:2], start, axis=1)
-    scale_b, scale_f = B / used_b, np.minimum(1.0, F / used_f)
-    if max(np.abs(scale_b - 1.0).max(), 1.0 - scale_f.min()) > _ROUNDING:  # Newton gave up on a group
-        point = point.copy()
-        point[0] = log_snr_at(probed[TAKEN_B] * scale_b[of], active.rows)
-        point[1:] *= scale_f[of]
-        pairs.kernels.probe(active.rows, pairs.w_t, point, at.lam[of], at.mu[of], probed)
-        used_b, used_f = np.add.reduceat(probed[:2], start, axis=1)
-        scale_b, scale_f = B / used_b, np.minimum(1.0, F / used_f)
+    of, start, budgets, probed, pairs = active.of, active.start, active.budgets, active.probed, active.pairs
+    lam, mu = prices.take(of, axis=1)
+    for _ in range(2):
+        pairs.kernels.probe(active.rows, pairs.w_t, point, lam, mu, probed)
+        scale = budgets / np.add.reduceat(probed[:2], start, axis=1)
+        np.minimum(scale[1], 1.0, out=scale[1])
+        scale_b, scale_f = scale.take(of, axis=1)
+        if np.abs(scale - 1.0)[:, ~active.slack].max(initial=0.0) <= _ROUNDING >= np.abs(scale[0] - 1.0).max():
+            break
+        # Newton gave up on a group.
+        point = np.vstack((log_snr_at(probed[TAKEN_B] * scale_b, active.rows), point[1:] * scale_f))
     # What is left to move is rounding: to first order the worth follows the gains.
-    scale_b, scale_f = scale_b[of], scale_f[of]
     worth, gain_b, gain_1, gain_2 = probed[WORTH : GAIN_2 + 1]
-    gains = gain_b + gain_1 + gain_2
-    moved = worth + gain_b * (scale_b - 1.0) + (gain_1 + gain_2) * (scale_f - 1.0)
-    rates = np.maximum.reduceat(
-        np.array([gain_b / probed[TAKEN_B], np.maximum(gain_1 / point[1], gain_2 / point[2])]), start, axis=1
-    )
-    total, bare = np.add.reduceat(np.array([moved, worth - gains]), start, axis=1)
-    off_b = np.abs(gain_b - at.lam[of] * probed[TAKEN_B])
-    off_g = np.maximum(np.abs(gain_1 - at.mu[of] * point[1]), np.abs(gain_2 - at.mu[of] * point[2]))
-    residual = np.maximum.reduceat(np.maximum(off_b, off_g), start) / (at.lam * B + at.mu * F)
-    bound = rates[0] * B + np.maximum(rates[1], 0.0) * F + bare
-    return Solved(
-        probed[TAKEN_B] * scale_b, Warm(np.vstack((point[:1], point[1:] * scale_f)), at.lam, at.mu), total,
-        np.maximum(bound, total), residual, steps,
+    gain_f = gain_1 + gain_2
+    b, paid_1, paid_2 = probed[TAKEN_B], mu * point[1], mu * point[2]
+    greatest = np.maximum.reduceat(
+        np.array([
+            gain_b / b,
+            np.maximum(gain_1 / point[1], gain_2 / point[2]),
+            np.maximum(np.abs(gain_b - lam * b), np.maximum(np.abs(gain_1 - paid_1), np.abs(gain_2 - paid_2))),
+        ]), start, axis=1,
     )  # fmt: skip
+    moved = worth + gain_b * (scale_b - 1.0) + gain_f * (scale_f - 1.0)
+    total, bare = np.add.reduceat(np.array([moved, worth - gain_b - gain_f]), start, axis=1)
+    bound = greatest[0] * budgets[0] + np.maximum(greatest[1], 0.0) * budgets[1] + bare
+    residual = greatest[2] / (prices * budgets).sum(axis=0)
+    point = np.vstack((point[:1], point[1:] * scale_f))
+    return Solved(b * scale_b, Warm(point, prices[0], prices[1]), total, np.maximum(bound, total), residual, steps)

@@ -14,10 +14,12 @@ values instead of the prices: the two agree at the optimum, and away from it thi
 V is concave, so no curvature is ever dropped (F10). Steps are cut to a factor e^2 or e^-3. No bandwidth falls below
 1e-13 of its server's, which is what a user of no worth is left with.
 
-Each of the two is written twice: for whole arrays, and as a loop for numba to compile. The loops are some five times
+`balance` is that choice for groups: users on one server, whose prices move so that both of its budgets are met.
+
+Each of the three is written twice: for whole arrays, and as a loop for numba to compile. The loops are some five times
 as fast on the few pairs of a group and twice as fast on thousands, but importing numba and loading machine code takes
 seconds, where a whole solve takes hundredths. So arrays are the default, and `loops` is for processes that live long;
-without numba it gives the arrays. The two differ in the last digit of exponentials.
+without numba it gives the arrays. The two forms differ in the last digit of exponentials.
 """
 
 import functools
@@ -49,6 +51,7 @@ from edgora.allocator.dpe.pairs import (
 __all__ = ["ARRAYS", "GAIN_2", "GAIN_B", "OFF", "ROWS", "SUMS", "TAKEN_B", "TAKEN_F", "WORTH", "loops"]
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 # Rows of what `probe` fills in.
 TAKEN_B, TAKEN_F = 0, 1
@@ -62,6 +65,10 @@ ROWS = U + 9
 
 _DOWN, _UP = -3.0, 2.0
 """Furthest step of a logarithm."""
+_CHEAPER, _DEARER = -0.8, 4.0
+"""Furthest step of a price, as a part of it."""
+_STIFF = 1e-12
+"""Least response of a group to a price, relative: where all members are at their least, the price still falls."""
 _FLAT = 1e-12
 """Least curvature along a pair's ray, relative."""
 _SMALL = 0.05
@@ -108,6 +115,30 @@ def _probe_arrays(rows: Floats, w_t: float, point: Floats, lam: Floats, mu: Floa
     out[2], out[3], out[5] = b * out[U + 1], b * out[U + 2], b * out[U]
     out[4] = clocks[0] * out[U + 5] + clocks[1] * out[U + 8]
     out[6] = clocks[0] * out[U + 3] + clocks[1] * out[U + 6]
+
+
+def _balance_arrays(
+    probed: Floats,
+    start: Indices,
+    budgets: Floats,
+    slack: NDArray[np.bool_],
+    prices: Floats,
+    moved: Floats,
+    off: Floats,
+) -> None:
+    sums = np.add.reduceat(probed[SUMS], start, axis=1)
+    over = sums[:2] - budgets
+    t_b, t_f = sums[5:] + over
+    h_bb, h_ff = sums[2:5:2] + _STIFF * budgets / (prices + _STIFF * _STIFF)
+    h_bf = sums[3]
+    determinant = h_bb * h_ff - h_bf * h_bf
+    moved[0], moved[1] = (t_b * h_ff - t_f * h_bf) / determinant, (t_f * h_bb - t_b * h_bf) / determinant
+    if slack.any():
+        moved[0], moved[1] = np.where(slack, t_b / h_bb, moved[0]), np.where(slack, 0.0, moved[1])
+        over[1, slack] = 0.0
+    np.maximum(moved, _CHEAPER * prices, out=moved)
+    np.minimum(moved, _DEARER * prices, out=moved)
+    off[:] = np.maximum(np.maximum.reduceat(probed[OFF], start), (np.abs(over) / budgets).max(axis=0))
 
 
 def _advance_arrays(
@@ -189,6 +220,40 @@ def _probe_loop(rows: Floats, w_t: float, point: Floats, lam: Floats, mu: Floats
         out[19, i], out[20, i], out[21, i] = z0, zl, zm
 
 
+def _balance_loop(
+    probed: Floats,
+    start: Indices,
+    budgets: Floats,
+    slack: NDArray[np.bool_],
+    prices: Floats,
+    moved: Floats,
+    off: Floats,
+) -> None:
+    groups = len(start)
+    for k in range(groups):
+        used_b, used_f, h_bb, h_bf, h_ff, t_b, t_f, most = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for i in range(start[k], start[k + 1] if k + 1 < groups else probed.shape[1]):
+            used_b, used_f = used_b + probed[0, i], used_f + probed[1, i]
+            h_bb, h_bf, h_ff = h_bb + probed[2, i], h_bf + probed[3, i], h_ff + probed[4, i]
+            t_b, t_f = t_b + probed[5, i], t_f + probed[6, i]
+            if not probed[11, i] <= most:  # not a number counts as off
+                most = probed[11, i]
+        B, F, lam, mu = budgets[0, k], budgets[1, k], prices[0, k], prices[1, k]
+        over_b, over_f = used_b - B, used_f - F
+        t_b, t_f = t_b + over_b, t_f + over_f
+        h_bb, h_ff = h_bb + _STIFF * B / (lam + _STIFF * _STIFF), h_ff + _STIFF * F / (mu + _STIFF * _STIFF)
+        most = max(most, abs(over_b) / B)
+        if slack[k]:
+            dlam, dmu = t_b / h_bb, 0.0
+        else:
+            determinant = h_bb * h_ff - h_bf * h_bf + _TINY
+            dlam, dmu = (t_b * h_ff - t_f * h_bf) / determinant, (t_f * h_bb - t_b * h_bf) / determinant
+            most = max(most, abs(over_f) / F)
+        moved[0, k] = min(max(dlam, _CHEAPER * lam), _DEARER * lam)
+        moved[1, k] = min(max(dmu, _CHEAPER * mu), _DEARER * mu)
+        off[k] = most
+
+
 def _advance_loop(
     rows: Floats, probed: Floats, point: Floats, dlam: Floats, dmu: Floats, reach: Floats, course: Floats, damped: bool
 ) -> None:
@@ -213,7 +278,7 @@ def _advance_loop(
         point[1, i], point[2, i] = g1, g2
 
 
-ARRAYS = Kernels(_probe_arrays, _advance_arrays)
+ARRAYS = Kernels(_probe_arrays, _balance_arrays, _advance_arrays)
 
 
 @functools.cache
@@ -221,4 +286,4 @@ def loops() -> Kernels:
     """The compiled form; the arrays where numba is not installed."""
     from edgora.allocator.compiled import COMPILED, compiled  # imports numba
 
-    return Kernels(compiled(_probe_loop), compiled(_advance_loop)) if COMPILED else ARRAYS
+    return Kernels(compiled(_probe_loop), compiled(_balance_loop), compiled(_advance_loop)) if COMPILED else ARRAYS

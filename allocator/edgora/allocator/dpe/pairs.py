@@ -58,10 +58,14 @@ Probe = Callable[[Floats, float, Floats, Floats, Floats, Floats], None]
 Advance = Callable[[Floats, Floats, Floats, Floats, Floats, Floats, Floats, bool], None]
 
 
+Balance = Callable[[Floats, Indices, Floats, NDArray[np.bool_], Floats, Floats, Floats], None]
+
+
 class Kernels(NamedTuple):
-    """The two halves of a Newton step, in one of their two forms (see `newton`)."""
+    """The parts of a Newton step, in one of their two forms (see `newton`)."""
 
     probe: Probe
+    balance: Balance
     advance: Advance
 
 
@@ -88,6 +92,8 @@ class Pairs:
     F: Floats
     g_star: Floats
     """(M,); `_HUGE` where no clock is too fast."""
+    budgets: Floats
+    """B and F (2, M)."""
     kernels: Kernels
 
     @classmethod
@@ -112,7 +118,17 @@ class Pairs:
             table[row] = np.broadcast_to(values, shape).ravel()
         table[L_LEAST] = log_snr_at(np.tile(e.B * _MOST_B, e.N), table)
         table[L_MOST] = log_snr_at(np.tile(e.B * _LEAST_B, e.N), table)
-        return cls(e.N, e.M, table, e.w_t, e.B, e.fs_max, g_star, newton.loops() if compiled else newton.ARRAYS)
+        return cls(
+            e.N,
+            e.M,
+            table,
+            e.w_t,
+            e.B,
+            e.fs_max,
+            g_star,
+            np.array([e.B, e.fs_max]),
+            newton.loops() if compiled else newton.ARRAYS,
+        )
 
 
 def air(log_snr: Floats, rows: Floats) -> Air:
