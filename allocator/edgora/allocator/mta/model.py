@@ -8,7 +8,7 @@ valued by the formulas below, never by its solver's own count. Comparisons are `
     reward sum        what the paper plots: table entries of the chosen actions; not the objective
     settlement        a plan's admissible part, task by task in arrival order; compares plans that break a constraint
 
-Arrays are (n,m) with server first, computed on first use and kept.
+Arrays are (n,m) with server first, computed on first use and kept. What a plan is worth is computed from its own pairs.
 """
 
 import math
@@ -27,6 +27,7 @@ __all__ = ["TOLERANCE", "Audit", "Model"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Indices = NDArray[np.int64]
 
 TOLERANCE = 1e-9
 """Relative tolerance of C1 and C2 (mta.md 4)."""
@@ -35,6 +36,8 @@ _ROOM_TOLERANCE = 0.99 * TOLERANCE
 """Room of the table: below TOLERANCE by more than the rounding of any sum of weights, so that what a table allows
 always passes the audit, which adds up mu_ij instead of D_j."""
 
+_BLOCK_PAIRS = 1 << 15
+"""Pairs of a block of the table."""
 _EXACT = 2**53
 """Up to here doubles hold every integer."""
 
@@ -52,29 +55,82 @@ class Audit:
     """One sentence each; empty exactly when feasible."""
 
 
-class Model:
-    """The formulas of one instance."""
+class Pairs:
+    """Quantities of pairs (servers[.], tasks[.]), element by element of the two index arrays as they broadcast.
 
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
+    One set of formulas for the whole (n,m) grid, for a block of it, and for the pairs of one plan.
+    """
 
-    # ---- section 3 ---------------------------------------------------------------------------------------------------
+    def __init__(self, model: "Model", servers: Indices, tasks: Indices) -> None:
+        self._model, self._e = model, model.instance
+        self._i, self._j = servers, tasks
 
     @cached_property
     def cycles(self) -> Floats:
         """mu_ij = D_j theta_i. By the product first: integer data can then meet a deadline exactly."""
-        return self.instance.theta[:, None] * self.instance.size[None, :]
+        return self._e.theta[self._i] * self._e.size[self._j]
 
     @cached_property
     def compute_energy(self) -> Floats:
         """Ecomp_ij = alpha_i mu_ij f_i^2, in money."""
-        energy: Floats = self.instance.arch[:, None] * self.cycles * (self.instance.freq**2)[:, None]
+        energy: Floats = self._e.arch[self._i] * self.cycles * (self._e.freq**2)[self._i]
         return energy
 
     @cached_property
     def compute_time(self) -> Floats:
         """Tcomp_ij = mu_ij / f_i."""
-        return self.cycles / self.instance.freq[:, None]
+        return self.cycles / self._e.freq[self._i]
+
+    @cached_property
+    def own(self) -> Bools:
+        """Whether i is the origin of j."""
+        own: Bools = self._i == self._e.origin[self._j]
+        return own
+
+    @cached_property
+    def time(self) -> Floats:
+        """T_ij: computing, and sending unless the origin executes."""
+        return self.compute_time + np.where(self.own, 0.0, self._model.send_time[self._j])
+
+    @cached_property
+    def feasible(self) -> Bools:
+        """Whether the pair alone meets capacity and deadline."""
+        fits = _within(self.cycles, self._e.capacity[self._i])
+        return fits & _within(self.time, self._e.deadline[self._j])
+
+    @cached_property
+    def payment(self) -> Floats:
+        """p_j mu_ij, what the user pays if i executes j."""
+        payment: Floats = self._e.price[self._j] * self.cycles
+        return payment
+
+    @cached_property
+    def value(self) -> Floats:
+        """W_ij, what executing j on i adds to the settled utility."""
+        return self.payment - self.compute_energy - np.where(self.own, 0.0, self._model.send_energy[self._j])
+
+    @cached_property
+    def reward(self) -> Floats:
+        """R_ij of Algorithm 1 (mta.md 6), T_ij taken as if 1_ij = 1."""
+        fee = self._e.fee
+        consolation = fee * self.payment - self._model.send_energy[self._j]
+        own = np.where(self.feasible, self.payment - self.compute_energy, consolation)
+        other = np.where(self.feasible, (1.0 - fee) * self.payment - self.compute_energy, 0.0)
+        reward: Floats = np.where(self.own, own, other)
+        return reward
+
+
+class Model:
+    """The formulas of one instance."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self._grid = self.pairs(np.arange(instance.n)[:, None], np.arange(instance.m)[None, :])
+
+    def pairs(self, servers: Indices, tasks: Indices) -> Pairs:
+        return Pairs(self, servers, tasks)
+
+    # ---- section 3 ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def rate(self) -> Floats:
@@ -93,54 +149,62 @@ class Model:
         energy: Floats = self.instance.power[self.instance.origin] * self.send_time
         return energy
 
-    @cached_property
-    def own(self) -> Bools:
-        """Whether i is the origin of j (n,m)."""
-        own: Bools = np.arange(self.instance.n)[:, None] == self.instance.origin[None, :]
-        return own
+    @property
+    def cycles(self) -> Floats:
+        return self._grid.cycles
 
-    @cached_property
+    @property
+    def compute_energy(self) -> Floats:
+        return self._grid.compute_energy
+
+    @property
+    def compute_time(self) -> Floats:
+        return self._grid.compute_time
+
+    @property
+    def own(self) -> Bools:
+        return self._grid.own
+
+    @property
     def time(self) -> Floats:
-        """T_ij: computing, and sending unless the origin executes."""
-        return self.compute_time + np.where(self.own, 0.0, self.send_time)
+        return self._grid.time
 
     # ---- sections 4, 5 -----------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def feasible(self) -> Bools:
-        """Whether pair (i,j) alone meets capacity and deadline."""
-        fits = _within(self.cycles, self.instance.capacity[:, None])
-        return fits & _within(self.time, self.instance.deadline[None, :])
+        return self._grid.feasible
 
-    @cached_property
+    @property
     def payment(self) -> Floats:
-        """p_j mu_ij, what the user pays if i executes j."""
-        payment: Floats = self.instance.price * self.cycles
-        return payment
+        return self._grid.payment
 
-    @cached_property
+    @property
     def value(self) -> Floats:
-        """W_ij, what executing j on i adds to the settled utility."""
-        return self.payment - self.compute_energy - np.where(self.own, 0.0, self.send_energy)
+        return self._grid.value
 
-    @cached_property
+    @property
     def reward(self) -> Floats:
-        """R_ij of Algorithm 1 (mta.md 6), T_ij taken as if 1_ij = 1."""
-        fee = self.instance.fee
-        own = np.where(self.feasible, self.payment - self.compute_energy, fee * self.payment - self.send_energy)
-        other = np.where(self.feasible, (1.0 - fee) * self.payment - self.compute_energy, 0.0)
-        reward: Floats = np.where(self.own, own, other)
-        return reward
+        return self._grid.reward
 
     @cached_property
     def table(self) -> Table:
-        """The instance as an assignment table: weight D_j on every server, room mu_i / theta_i (mta.md 9)."""
-        size, room = self.instance.size, self.instance.capacity * (1.0 + _ROOM_TOLERANCE) / self.instance.theta
-        if bool((size == np.floor(size)).all()) and math.fsum(size) <= _EXACT:
-            total = int(size.sum())
+        """The instance as an assignment table: weight D_j on every server, room mu_i / theta_i (mta.md 9).
+
+        Filled block by block: what it takes to compute a value stays in the processor's cache and is not kept.
+        """
+        e = self.instance
+        value, feasible = np.empty((e.n, e.m)), np.empty((e.n, e.m), dtype=np.bool_)
+        servers, width = np.arange(e.n)[:, None], max(1, _BLOCK_PAIRS // e.n)
+        for at in range(0, e.m, width):
+            block = self.pairs(servers, np.arange(at, min(at + width, e.m))[None, :])
+            value[:, at : at + width], feasible[:, at : at + width] = block.value, block.feasible
+        room = e.capacity * (1.0 + _ROOM_TOLERANCE) / e.theta
+        if bool((e.size == np.floor(e.size)).all()) and math.fsum(e.size) <= _EXACT:
+            total = int(e.size.sum())
             whole = np.minimum(np.floor(room), total).astype(np.int64)  # more room than all tasks need changes nothing
-            return Table(self.value, size.astype(np.int64), whole, self.feasible)
-        return Table(self.value, size, room, self.feasible)
+            return Table(value, e.size.astype(np.int64), whole, feasible)
+        return Table(value, e.size, room, feasible)
 
     # ---- a plan ------------------------------------------------------------------------------------------------------
 
@@ -159,9 +223,10 @@ class Model:
             return Audit(False, nothing, nothing, (sentence,))
         a = entries.astype(np.int64)
         tasks = np.flatnonzero(a != REJECTED)
-        used: Floats = np.bincount(a[tasks], weights=self.cycles[a[tasks], tasks], minlength=e.n).astype(np.float64)
+        chosen = self.pairs(a[tasks], tasks)
+        used: Floats = np.bincount(a[tasks], weights=chosen.cycles, minlength=e.n).astype(np.float64)
         needed = np.full(e.m, np.nan)
-        needed[tasks] = self.time[a[tasks], tasks]
+        needed[tasks] = chosen.time
         over = np.flatnonzero(~_within(used, e.capacity))
         late = tasks[~_within(needed[tasks], e.deadline[tasks])]
         violations = [
@@ -174,48 +239,48 @@ class Model:
 
     def settled_utility(self, plan: Plan) -> float:
         """U(a), the objective, of a plan that passes the audit."""
-        tasks = np.flatnonzero(plan != REJECTED)
-        return math.fsum(self.value[plan[tasks], tasks])
+        return math.fsum(self._chosen(plan).value)
 
     def literal_utility(self, plan: Plan) -> float:
         """U_lit(a): every origin of a task that it does not execute gets lambda p_j mu_oj - Ecomm_j, done or not."""
-        e = self.instance
-        every, tasks = np.arange(e.m), np.flatnonzero(plan != REJECTED)
-        consolation = e.fee * self.payment[e.origin, every] - self.send_energy
-        executor = plan[tasks]
-        own = executor == e.origin[tasks]
-        paid = np.where(own, 1.0, 1.0 - e.fee) * self.payment[executor, tasks] - self.compute_energy[executor, tasks]
-        return math.fsum(np.concatenate((consolation, paid, -consolation[tasks[own]])))
+        every = np.arange(self.instance.m)
+        at_home, chosen = self.pairs(self.instance.origin, every), self._chosen(plan)
+        consolation = self.instance.fee * at_home.payment - self.send_energy
+        paid = np.where(chosen.own, 1.0, 1.0 - self.instance.fee) * chosen.payment - chosen.compute_energy
+        own = np.flatnonzero(plan == self.instance.origin)
+        return math.fsum(np.concatenate((consolation, paid, -consolation[own])))
 
     def reward_sum(self, plan: Plan) -> float:
         """TS(a): rewards of the chosen actions, whether or not they can be executed."""
+        return math.fsum(self._chosen(plan).reward)
+
+    def _chosen(self, plan: Plan) -> Pairs:
+        """The plan's pairs, in task order."""
         tasks = np.flatnonzero(plan != REJECTED)
-        return math.fsum(self.reward[plan[tasks], tasks])
+        return self.pairs(plan[tasks], tasks)
 
     def settle(self, plan: Plan) -> Plan:
         """The admissible part: in arrival order, a task is admitted when its pair is feasible and still fits."""
         e = self.instance
         admitted = np.full(e.m, REJECTED, dtype=np.int64)
         used = [0.0] * e.n
-        for j, i in enumerate(plan.tolist()):
-            if i == REJECTED or not self.feasible[i, j]:
-                continue
-            after = used[i] + float(self.cycles[i, j])
-            if after <= e.capacity[i] * (1.0 + TOLERANCE):
+        chosen, tasks = self._chosen(plan), np.flatnonzero(plan != REJECTED)
+        for j, i, feasible, cycles in zip(
+            tasks.tolist(), plan[tasks].tolist(), chosen.feasible.tolist(), chosen.cycles.tolist(), strict=True
+        ):
+            after = used[i] + cycles
+            if feasible and after <= e.capacity[i] * (1.0 + TOLERANCE):
                 admitted[j], used[i] = i, after
         return admitted
 
     def server_utility(self, plan: Plan) -> Floats:
         """What each server earns in the settled sense (n,); adds up to the settled utility."""
         e = self.instance
-        tasks = np.flatnonzero(plan != REJECTED)
-        executor, origin = plan[tasks], e.origin[tasks]
-        remote = executor != origin
-        fee = np.where(remote, e.fee * self.payment[executor, tasks], 0.0)
-        earned = np.bincount(
-            executor, weights=self.payment[executor, tasks] - fee - self.compute_energy[executor, tasks], minlength=e.n
-        )
-        brokered = np.bincount(origin, weights=np.where(remote, fee - self.send_energy[tasks], 0.0), minlength=e.n)
+        chosen, tasks = self._chosen(plan), np.flatnonzero(plan != REJECTED)
+        fee = np.where(chosen.own, 0.0, e.fee * chosen.payment)
+        earned = np.bincount(plan[tasks], weights=chosen.payment - fee - chosen.compute_energy, minlength=e.n)
+        sent = np.where(chosen.own, 0.0, self.send_energy[tasks])
+        brokered = np.bincount(e.origin[tasks], weights=fee - sent, minlength=e.n)
         return (earned + brokered).astype(np.float64)
 
 

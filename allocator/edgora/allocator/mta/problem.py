@@ -59,11 +59,11 @@ class MtaProblem:
 
     def search(self, solver: Solver, instance: object, search: Search) -> Found:
         """Run a solver on a paper instance, or on anything else that has an assignment table, such as a live round."""
+        if isinstance(solver, PaperSolver) and isinstance(instance, Instance):
+            return solver.on_paper(instance.model, search)
         if isinstance(solver, TableSolver):
             return solver.on_table(self._table(instance), search)
-        if not isinstance(instance, Instance):
-            raise Refused(f"{type(solver).__name__} reproduces the paper and needs a paper instance, not a live round")
-        return solver.on_paper(instance.model, search)
+        raise Refused(f"{type(solver).__name__} reproduces the paper and needs a paper instance, not a live round")
 
     def nothing(self, instance: object) -> Found:
         """The plan that is always allowed: reject every task."""

@@ -1,10 +1,15 @@
-"""Exact: the assignment table as a mixed-integer program for HiGHS, with a proven bound.
+"""Exact: the best plan with a proof, or the best plan and bound at the limit (mta.md 13).
+
+1. A plan by `priced`'s steps, and the Lagrangian bound, which is that of column generation over server subsets
+   (Dantzig-Wolfe); pairs whose loss exceeds the gap between the two are in no better plan and are left out.
+2. Branch and bound over that bound, for a while: it proves most small instances.
+3. What is still open goes to HiGHS as a mixed-integer program over the pairs that are left,
 
     maximise sum W_ij x_ij,  sum_i x_ij <= 1 for each task,  sum_j w_ij x_ij <= room_i for each server,  x binary
 
-Only feasible pairs with W > 0 become columns, only servers that could be over their room become rows. The search
-starts from the offline greedy's plan, so it has a plan and a bound at every moment; it ends with a proof, at the time
-limit, or when its caller stops it.
+   with the best plan as its start.
+
+There is a plan and a bound at every moment; the search ends with a proof, at the time limit, or when its caller stops.
 
 HiGHS computes in doubles with an absolute feasibility tolerance. So that its answer can be trusted: values are scaled
 by a power of two (exactly) to below 1024; integer weights are divided by their common divisor, other weights by their
@@ -21,6 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgora.allocator.mta.anytime import Anytime, ready
 from edgora.allocator.mta.table import REJECTED, Plan, Table
 from edgora.allocator.search import Found, Search, Status
 
@@ -28,8 +34,16 @@ __all__ = ["Exact"]
 
 _SCALE_BITS = 10
 """Greatest objective coefficient lies in [2^9, 2^10)."""
-_PROOF = 1e-9
-"""Relative gap at which a plan counts as proven."""
+_SPELL_S = 0.15
+"""Seconds of improvement between two looks at the bound, for each 1,000 pairs of the core ..."""
+_SPELL = 0.08
+"""... but at most this share of the time."""
+_SPELLS = 3
+"""Most such spells."""
+_FEW = 1_500
+"""Pairs that are few enough to stop preparing."""
+_NODES = 8_000
+"""Nodes of the tree before the rest is left to HiGHS."""
 _GLANCE_S = 0.05
 """How often a waiting caller looks whether it was stopped."""
 _OWN_LIMIT = 0.97
@@ -176,21 +190,30 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_limit_s: ClassVar[float | None] = 60.0
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "highspy")
 
+    def __post_init__(self) -> None:
+        ready()
+
     def on_table(self, table: Table, search: Search) -> Found:
-        start = table.fill(table.rejected())
-        bound = table.priced_bound(np.zeros(table.n))
-        worth = table.worth(start)
-        search.keep(Found(start, bound, "interrupted"), worth)
-        if bound <= worth * (1.0 + _PROOF):  # every task is where it is worth most; also covers "no pair at all"
-            return Found(start, worth, "optimal", {"nodes": 0})
-        run = _Run(table, start, bound, search)
-        run.run()
-        best, worth, bound, status = run.best, run.worth, max(run.bound, run.worth), run.status
-        if bound <= worth * (1.0 + _PROOF):
-            bound, status = worth, "optimal"
-        elif status == "optimal":  # its optimum was within its tolerance of feasible, and lost worth in the repair
-            status = "numerical"
-        return Found(best, bound, status, {"nodes": run.nodes})
+        anytime = Anytime(table, search, None)
+        anytime.first()
+        spell = min(_SPELL, _SPELL_S * anytime.pairs / 1_000.0 / max(anytime.horizon_s, 1e-9))
+        for _ in range(_SPELLS):
+            anytime.improve(anytime.share() + spell)
+            anytime.tighten(anytime.share() + 4.0 * spell, converged=0.01)
+            anytime.again()
+            if anytime.over() or anytime.pairs <= _FEW:
+                break
+        anytime.improve(anytime.share() + spell)
+        anytime.branch(0.9, nodes=_NODES)
+        if not anytime.over():
+            run = _Run(anytime.reduced(), anytime.plan, anytime.bound, search)
+            run.run()
+            anytime.offer(run.best)
+            anytime.bounded(run.bound)
+            found = anytime.found()
+            status: Status = "optimal" if anytime.proven else ("numerical" if run.status == "optimal" else run.status)
+            return Found(found.plan, found.bound, status, {**found.info, "highs_nodes": run.nodes})
+        return anytime.found()
 
 
 def _row(weight: NDArray[np.int64] | NDArray[np.float64], room: float) -> tuple[NDArray[np.float64], float]:

@@ -1,0 +1,43 @@
+"""Priced: the platform's own heuristic with its own proven bound (mta.md 13); anytime, for any assignment table.
+
+Prices from the smoothed dual give a bound and a first plan within milliseconds. The rest of the budget goes to ruin and
+rebuild, with a share for the Lagrangian bound, which also leaves out what no better plan holds, and a share for branch
+and bound on what is left, which finds the last exchanges that rebuilding misses and often ends with a proof.
+
+With `rounds` the budget is a number of rounds instead of time, and a seed repeats digit for digit.
+"""
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from edgora.allocator.mta.anytime import Anytime, ready
+from edgora.allocator.mta.table import Table
+from edgora.allocator.search import Found, Search
+
+__all__ = ["Priced"]
+
+
+class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    rounds: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Rounds of rebuilding, or their worth in other steps; None: until the time is over."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("numpy",)
+
+    def __post_init__(self) -> None:
+        ready()
+
+    @property
+    def default_limit_s(self) -> float | None:
+        return 1.0 if self.rounds is None else None
+
+    def on_table(self, table: Table, search: Search) -> Found:
+        anytime = Anytime(table, search, self.rounds)
+        anytime.first()
+        after = [anytime.after(share) for share in (0.25, 0.45, 0.6, 0.85)]
+        anytime.improve(after[0])
+        anytime.tighten(after[1], converged=0.01)
+        anytime.improve(after[2])
+        anytime.branch(after[3])
+        anytime.improve(1.0)
+        return anytime.found()
