@@ -123,3 +123,18 @@ def test_a_caller_can_cut_the_rounds_off():
     relax, seen = scripted([0.5, 0.4, 0.3])
     done = alternate(relax, 10.0, over=lambda: len(seen) == 2)
     assert (done.ended, len(done.solves)) == ("cut off", 2)
+
+
+@pytest.mark.parametrize("kind", ["blocks", "full"])
+def test_coefficients_say_the_same_as_the_expressions(kind):
+    rng = np.random.default_rng(2)
+    lift = Lift(3, 2, 0.0, 1.0, kind)
+    x, product = rng.normal(size=(2, 3, 2))
+    matrices = rng.normal(size=lift.matrices.shape)
+    lift.entries.value = rng.normal(size=lift.entries.size)
+    said = np.sum(x * lift.x.value) + np.sum(product * lift.product.value) + np.sum(matrices * lift.matrices.value)
+    constant = matrices[..., -1, -1].sum()
+    assert lift.coefficients(x, product, matrices) @ lift.entries.value == pytest.approx(said - constant)
+    assert lift.coefficients(x, product) @ lift.entries.value == pytest.approx(
+        np.sum(x * lift.x.value) + np.sum(product * lift.product.value)
+    )

@@ -66,6 +66,7 @@ class Lift:
         self._n, self._nm = users, users * servers
         self._place, size = _blocks(users, servers) if kind == "blocks" else _full(users, servers)
         entries = cp.Variable(size, name="lifted")
+        self.entries: Any = entries
         self.phi: Any = entries[: self._n]
         square = entries[self._n : 2 * self._n]
         first = 2 * self._n
@@ -99,6 +100,23 @@ class Lift:
     def order(self) -> int:
         """Rows of each matrix: M + 2, or N + N M + 1."""
         return int(self._place.shape[-1])
+
+    def coefficients(self, x: ArrayLike, product: ArrayLike, matrices: Floats | None = None) -> Floats:
+        """The coefficients c of `entries` for which c @ entries is <x, x> + <product, product> + <matrices, matrices>.
+
+        The constant entry's part of the last term is left out. One parameter of this size in place of three of the
+        expressions' own shapes: cvxpy compiles it in a small part of the time and memory.
+        """
+        found = np.zeros(self.entries.size)
+        if matrices is not None:
+            place = self._place.ravel()
+            known = place != _CONSTANT
+            found += np.bincount(place[known], weights=matrices.ravel()[known], minlength=len(found))
+        first = 2 * self._n
+        found[first : first + self._nm] += np.asarray(x, dtype=np.float64).ravel()
+        first += self._nm
+        found[first : first + self._nm] += np.asarray(product, dtype=np.float64).ravel()
+        return found
 
     def read(self, values: Mapping[str, Floats]) -> Lifted:
         """The point that a solve of a program with this lift found (`Solved.values`)."""

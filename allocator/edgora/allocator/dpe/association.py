@@ -112,14 +112,11 @@ class Relaxation:
         e = model.instance
         # The scale keeps small instances above the solvers' absolute tolerances; it changes no answer.
         scale = max(float(np.abs(gains.k).max()), float(np.abs(gains.k0).max())) or 1.0
-        penalty = np.zeros(self.lift.matrices.shape) if weights is None else weights / scale
         solved = self.program.solve(
             solver,
             tolerance=tolerance,
             time_limit_s=time_limit_s,
-            k=gains.k / scale,
-            k0=gains.k0 / scale,
-            penalty=penalty,
+            worth=self.lift.coefficients(-gains.k0, gains.k, None if weights is None else -weights) / scale,
             band=used.b / e.B,
             clock=used.fs / e.fs_max,
         )
@@ -131,16 +128,14 @@ class Relaxation:
 def relaxation(users: int, servers: int, low: float, high: float, kind: Kind, rlt: bool) -> Relaxation:
     """The lifted association program for one size and range of phi."""
     lift = Lift(users, servers, low, high, kind, 2 if rlt else 1)
-    k, k0, band, clock = (cp.Parameter((users, servers), name=name) for name in ("k", "k0", "band", "clock"))
-    penalty = cp.Parameter(lift.matrices.shape, name="penalty")
-    worth = cp.sum(cp.multiply(k, lift.product)) - cp.sum(cp.multiply(k0, lift.x))
+    worth = cp.Parameter(lift.entries.size, name="worth")
+    band, clock = (cp.Parameter((users, servers), name=name, nonneg=True) for name in ("band", "clock"))
     constraints = [
         *lift.constraints,
         cp.sum(cp.multiply(band, lift.x), axis=0) <= 1,  # C6
         cp.sum(cp.multiply(clock, lift.x), axis=0) <= 1,  # C8
     ]
-    objective = cp.Maximize(worth - cp.sum(cp.multiply(penalty, lift.matrices)))
-    return Relaxation(lift, Program(cp.Problem(objective, constraints)))
+    return Relaxation(lift, Program(cp.Problem(cp.Maximize(worth @ lift.entries), constraints)))
 
 
 def nominal(model: Model, p: Floats, gamma: Floats) -> Shares:
