@@ -13,7 +13,7 @@ else
 PIP_INSTALL = uv pip install --quiet --python $(BIN)/python
 endif
 
-.PHONY: help demo test test-all test-docker check layers bench mutants sim-long gas artifacts clean
+.PHONY: help demo test test-all test-docker check layers quick bench mutants sim-long gas artifacts clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -22,7 +22,7 @@ $(BIN)/python:
 ifeq ($(UV),)
 	$(PY) -m venv $(VENV)
 else
-	uv venv --quiet --allow-existing --python $(PY) $(VENV)
+	uv venv --quiet --allow-existing --seed --python $(PY) $(VENV)
 endif
 
 $(VENV)/.lab: pyproject.toml constraints.txt | $(BIN)/python
@@ -30,7 +30,9 @@ $(VENV)/.lab: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -c constraints.txt -e '.[dev]'
+	@# torch first, and by pip: a resolver that may choose takes the newest build with gigabytes of CUDA.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PIP_INSTALL) -c constraints.txt -e '.[dev,learn]'
 	@touch $@ $(VENV)/.lab
 
 node_modules/.ready: package.json package-lock.json
@@ -68,6 +70,9 @@ layers: $(VENV)/.dev
 artifacts: $(VENV)/.dev node_modules/.ready ## rebuild contract artifacts and kernels
 	$(BIN)/python -m edgora.contracts.build
 	$(BIN)/python -m edgora.compute.kernels build
+
+quick: $(VENV)/.dev node_modules/.ready ## every table and figure of the papers, with few seeds
+	$(BIN)/edgora reproduce all --quick --out run/quick
 
 bench: $(VENV)/.dev node_modules/.ready ## what trust costs: end to end beside the direct call
 	$(BIN)/edgora bench spine
