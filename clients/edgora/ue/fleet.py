@@ -28,7 +28,7 @@ from edgora.client.trust import hex0x
 from edgora.ue.plan import Arrival, Fleet, draw_positions, nearest
 from edgora.ue.radio import RadioTransport, rates
 from edgora.ue.waves import Planner, Wave, Waves, Works
-from edgora.ue.work import Work
+from edgora.ue.work import Work, air_bits
 from edgora.wire import rest
 from edgora.wire.errors import EdgoraError, Refused, RuleRefused, TooMany, Unavailable
 from edgora.wire.market import ResultCode
@@ -389,7 +389,10 @@ class _Ue:
             order = order_for_input(work.kernel, halves.remote)
             local = asyncio.ensure_future(self._device.run(work.kernel, halves.local, share.local_speed))
         delays = share.delays(
-            8.0 * len(work.order.plaintext), work.order.fuel_limit, 8.0 * work.order.output_octets, followed.phi_met
+            air_bits(len(work.order.plaintext)),
+            work.order.fuel_limit,
+            air_bits(work.order.output_octets),
+            followed.phi_met,
         )
         followed.planned_ms = {name: round(ms, 2) for name, ms in delays._asdict().items()}
         followed.planned_ms["total"] = round(delays.total, 2)

@@ -20,7 +20,7 @@ import msgspec
 from edgora.allocator.plan_files import PlanRequest, PlanServer, PlanUser, RadioPlan, UeShare
 from edgora.client.split import splittable
 from edgora.ue.plan import Arrival, Fleet
-from edgora.ue.work import Work, draw_work
+from edgora.ue.work import Work, air_bits, draw_work
 from edgora.wire import rest
 from edgora.wire.errors import EdgoraError, Refused, TooMany, Unavailable
 
@@ -202,9 +202,9 @@ class Waves:
         count = len(works)
         return PlanUser(
             ue=self._ues[ue], position_m=self._positions[ue],
-            bits=sum(8 * len(w.order.plaintext) for w in works) / count,
+            bits=sum(air_bits(len(w.order.plaintext)) for w in works) / count,
             fuel=sum(w.order.fuel_limit for w in works) / count,
-            output_bits=sum(8 * w.order.output_octets for w in works) / count,
+            output_bits=sum(air_bits(w.order.output_octets) for w in works) / count,
             splittable=any(splittable(w.kernel) for w in works), clock=self._fleet.planning.clock,
             compute_w=self._fleet.planning.compute_w, power_w=self._fleet.power_w,
         )  # fmt: skip

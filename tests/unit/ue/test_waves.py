@@ -12,7 +12,7 @@ from edgora.allocator.radio_plan import nearest_equal, solve_plan
 from edgora.client.kernels import order_for_input
 from edgora.ue.plan import Arrival, Fleet, Planning
 from edgora.ue.waves import PlanService, Waves, Works
-from edgora.ue.work import draw_work
+from edgora.ue.work import air_bits, draw_work
 from edgora.wire import rest
 from edgora.wire.errors import EdgoraError, NotFound, Refused, TooMany, Unavailable
 
@@ -82,8 +82,8 @@ async def test_a_request_holds_each_ues_next_tasks_and_the_live_servers() -> Non
     first, second = asked.users
     orders = [draw_work("matmul", 0).order, draw_work("sobel", 1).order]
     assert first.fuel == sum(o.fuel_limit for o in orders) / 2, "the mean of those within the horizon"
-    assert first.bits == sum(8 * len(o.plaintext) for o in orders) / 2
-    assert first.output_bits == sum(8 * o.output_octets for o in orders) / 2
+    assert first.bits == sum(air_bits(len(o.plaintext)) for o in orders) / 2, "as they travel, sealed and in base64"
+    assert first.output_bits == sum(air_bits(o.output_octets) for o in orders) / 2
     assert (first.splittable, second.splittable) == (True, False)
     assert second.fuel == draw_work("nftcheck", 12).order.fuel_limit, "beyond the horizon, and still its next"
     assert (first.clock, first.compute_w, first.power_w) == (77, 0.5, stage.fleet.power_w)
