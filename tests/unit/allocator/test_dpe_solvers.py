@@ -12,6 +12,7 @@ from edgora.allocator import registry, solve
 from edgora.allocator.dpe import draw, made
 from edgora.allocator.dpe.continuous import continuous
 from edgora.allocator.dpe.listing import Book, Listing
+from edgora.allocator.dpe.market import Market
 from edgora.allocator.dpe.pairs import Pairs
 from edgora.wire.errors import NotFound, Refused
 
@@ -298,8 +299,11 @@ def test_a_listing_holds_every_association_once_by_rising_loss():
     while batch := listing.next(7, np.inf):
         listed += batch
     assert len(listed) == 3**5
-    book = Book(Pairs.of(draw(0, {"N": 5, "M": 3}).model), listing.base)
-    associations = [tuple(book.assoc(moves)) for _, moves in listed]
+    model = draw(0, {"N": 5, "M": 3}).model
+    market = Market(Pairs.of(model))
+    book = Book(market.pairs, listing.base, market.point)
+    book.value([moves for _, moves in listed])
+    associations = [tuple(book.decision(model, moves)[0].assoc) for _, moves in listed]
     assert len(set(associations)) == 3**5
     losses = [loss for loss, _ in listed]
     assert losses == sorted(losses)

@@ -22,7 +22,7 @@ from edgora.allocator.dpe.model import Decision, Model
 from edgora.allocator.dpe.newton import GAIN_2, GAIN_B, ROWS, TAKEN_B, WORTH
 from edgora.allocator.dpe.pairs import ETA, G_STAR, TAU, C, Pairs, log_snr_at
 
-__all__ = ["Continuous", "Groups", "Solved", "Warm", "continuous", "decision", "solve_groups"]
+__all__ = ["Continuous", "Groups", "Solved", "continuous", "decision", "solve_groups"]
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -60,22 +60,14 @@ class Groups(NamedTuple):
         return cls(order * servers + assoc[order], start, server)
 
 
-class Warm(NamedTuple):
-    """Points and prices: where Newton starts, and where it ends."""
-
-    point: Floats
-    """l, g1, g2 of every member (3, members)."""
-    lam: Floats
-    """Price of bandwidth by group."""
-    mu: Floats
-    """Price of the clock by group; 0 where C8 is slack."""
-
-
 class Solved(NamedTuple):
-    """The optimum of each group; arrays by group, but `b` and the point by member."""
+    """The optimum of each group; arrays by group, but `b` and `point` by member."""
 
     b: Floats
-    at: Warm
+    point: Floats
+    """l, g1, g2 of every member (3, members)."""
+    prices: Floats
+    """Of bandwidth, and of the clock: 0 where C8 is slack (2, groups)."""
     worth: Floats
     """Server part, at a point within both budgets."""
     bound: Floats
@@ -108,31 +100,28 @@ def continuous(model: Model, assoc: Indices, pairs: Pairs | None = None) -> Cont
     pairs = pairs or Pairs.of(model)
     groups = Groups.of(assoc, e.M)
     solved = solve_groups(pairs, groups)
-    lam, mu = np.zeros(e.M), np.zeros(e.M)
-    lam[groups.server], mu[groups.server] = solved.at.lam, solved.at.mu
+    prices = np.zeros((2, e.M))
+    prices[:, groups.server] = solved.prices
     return Continuous(
-        decision(model, groups, solved), float(solved.worth.sum()), float(solved.bound.sum()),
-        float(solved.residual.max()), lam, mu, solved.steps,
+        decision(model, groups.columns, solved.b, solved.point), float(solved.worth.sum()), float(solved.bound.sum()),
+        float(solved.residual.max()), prices[0], prices[1], solved.steps,
     )  # fmt: skip
 
 
-def decision(model: Model, groups: Groups, solved: Solved) -> Decision:
-    """The groups of an association and their optimum as a decision."""
+def decision(model: Model, columns: Indices, b: Floats, point: Floats) -> Decision:
+    """Every user's pair, bandwidth and point as a decision."""
     e = model.instance
-    users, servers = np.divmod(groups.columns, e.M)
-    assoc = np.zeros(e.N, dtype=np.int64)
-    assoc[users] = servers
-    b, p, fs, gamma = (np.zeros(e.N) for _ in range(4))
-    log_snr, g1, g2 = solved.at.point
-    b[users], fs[users], gamma[users] = solved.b, g1 + g2, g1 / (g1 + g2)
-    p[users] = np.minimum(e.p_max[users], np.expm1(log_snr) * solved.b / model.snr_hz[users, servers])
-    return Decision(assoc, np.full(e.N, e.phi_max), gamma, b, p, model.best_fu.copy(), fs)
+    order = np.argsort(columns)  # by user: each has one pair
+    users, assoc = np.divmod(columns[order], e.M)
+    (log_snr, g1, g2), b = point[:, order], b[order]
+    p = np.minimum(e.p_max, np.expm1(log_snr) * b / model.snr_hz[users, assoc])
+    return Decision(assoc, np.full(e.N, e.phi_max), g1 / (g1 + g2), b, p, model.best_fu.copy(), g1 + g2)
 
 
 class _Active:
     """The groups that Newton still works on, compacted as others converge."""
 
-    def __init__(self, pairs: Pairs, groups: Groups, warm: Warm | None) -> None:
+    def __init__(self, pairs: Pairs, groups: Groups, point: Floats | None, prices: Floats | None = None) -> None:
         self.pairs = pairs
         self.rows = pairs.rows.take(groups.columns, axis=1)
         self.start, self.server = groups.start, groups.server
@@ -141,17 +130,16 @@ class _Active:
         self.size[:-1], self.size[-1] = groups.start[1:] - groups.start[:-1], members - groups.start[-1]
         self.reach, self.course = np.ones(members), np.zeros(members)
         self._shape()
-        if warm is None:
+        self.prices = np.zeros((2, 0)) if prices is None else prices
+        if point is None:
             self.point = np.empty((3, members))
             shares = (self.budgets / self.size)[:, self.of]
             self.point[0] = log_snr_at(shares[0], self.rows)
             root = np.sqrt(self.rows[ETA])
             clocks = root / (root[0] + root[1]) * shares[1]
             self.point[1:] = np.minimum(clocks, 0.97 * self.rows[G_STAR])  # below g*, where V still bends
-            self.prices = np.zeros((2, 0))
         else:
-            self.point = warm.point.copy()
-            self.prices = np.array([warm.lam, np.where(self.slack, 0.0, warm.mu)])
+            self.point = point.copy()
         if self.slack.any():
             stands = self.slack[self.of]
             self.point[1:, stands] = self.rows[G_STAR, stands]
@@ -214,9 +202,9 @@ class _Active:
 
 
 @np.errstate(all="ignore")  # both sides of every `where` are computed
-def solve_groups(pairs: Pairs, groups: Groups, warm: Warm | None = None) -> Solved:
-    """The optimum of every group."""
-    active = _Active(pairs, groups, warm)
+def solve_groups(pairs: Pairs, groups: Groups, start: Floats | None = None) -> Solved:
+    """The optimum of every group; `start`: the members' points to begin at, else equal shares."""
+    active = _Active(pairs, groups, start)
     count, steps = len(groups.start), 0
     prices, point = np.empty((2, count)), np.empty((3, len(groups.columns)))
     which, members = np.arange(count), np.arange(len(groups.columns))
@@ -236,7 +224,7 @@ def solve_groups(pairs: Pairs, groups: Groups, warm: Warm | None = None) -> Solv
                 eased = _Active(pairs, Groups(groups.columns[members], active.start, active.server), None)
                 point[:, members], prices[:, which] = eased.ease(), eased.prices
                 break
-    return _settled(_Active(pairs, groups, Warm(point, *prices)), prices, point, steps)
+    return _settled(_Active(pairs, groups, point, prices), prices, point, steps)
 
 
 def _settled(active: _Active, prices: Floats, point: Floats, steps: int) -> Solved:
@@ -268,4 +256,4 @@ def _settled(active: _Active, prices: Floats, point: Floats, steps: int) -> Solv
     bound = greatest[0] * budgets[0] + np.maximum(greatest[1], 0.0) * budgets[1] + bare
     residual = greatest[2] / (prices * budgets).sum(axis=0)
     point = np.vstack((point[:1], point[1:] * scale_f))
-    return Solved(b * scale_b, Warm(point, prices[0], prices[1]), total, np.maximum(bound, total), residual, steps)
+    return Solved(b * scale_b, point, prices, total, np.maximum(bound, total), residual, steps)

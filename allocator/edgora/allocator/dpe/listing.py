@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgora.allocator.dpe.continuous import Groups, solve_groups
+from edgora.allocator.dpe.continuous import Groups, decision, solve_groups
+from edgora.allocator.dpe.model import Decision, Model
 from edgora.allocator.dpe.pairs import Pairs
 
 __all__ = ["Book", "Listing", "Valued"]
@@ -74,40 +75,66 @@ class Listing:
         return found
 
 
-class Book:
-    """Worths of groups, relative to a base association."""
+class _Group(NamedTuple):
+    """The optimum of a set of users on a server."""
 
-    def __init__(self, pairs: Pairs, base: Indices) -> None:
+    worth: float
+    bound: float
+    residual: float
+    columns: Indices
+    b: Floats
+    point: Floats
+
+
+class Book:
+    """Worths of groups, and of associations near a base."""
+
+    def __init__(self, pairs: Pairs, base: Indices, points: Floats) -> None:
+        """`points`: where every pair's Newton starts (3, N M)."""
         self.pairs = pairs
         self.base = base
-        self._members = [np.flatnonzero(base == m).tolist() for m in range(pairs.M)]
-        self._known: dict[tuple[int, Moves], tuple[float, float]] = {}
-        """By server and the moves from or to it: worth and certified bound."""
+        self._points = points
+        self._at = base.tolist()
+        self._members: list[list[int]] = [[] for _ in range(pairs.M)]
+        for user, server in enumerate(self._at):
+            self._members[server].append(user)
+        self._known: dict[tuple[int, Moves], _Group] = {}
+        """By server and the moves from or to it."""
+        whole: list[tuple[int, Moves]] = [(m, ()) for m in range(pairs.M)]
+        self._solve(whole)
+        self._worth = sum(self._known[key].worth for key in whole)
+        self._bound = sum(self._known[key].bound for key in whole)
 
     @property
     def groups(self) -> int:
         """How many groups were solved so far."""
         return len(self._known)
 
-    def assoc(self, moves: Moves) -> Indices:
-        assoc = self.base.copy()
-        for user, server in moves:
-            assoc[user] = server
-        return assoc
-
     def value(self, asked: Sequence[Moves]) -> list[Valued]:
         """The optimum of each of these associations; new groups are solved together."""
-        servers = range(self.pairs.M)
-        keys = [[(m, self._touching(m, moves)) for m in servers] for moves in asked]
-        self._solve(list(dict.fromkeys(key for row in keys for key in row if key not in self._known)))
+        keys = [self._touched(moves) for moves in asked]
+        self._solve([key for key in dict.fromkeys(key for row in keys for key in row) if key not in self._known])
         valued = []
         for moves, row in zip(asked, keys, strict=True):
-            known = [self._known[key] for key in row]
-            valued.append(Valued(moves, sum(w for w, _ in known), sum(b for _, b in known)))
+            worth, bound = self._worth, self._bound
+            for key in row:
+                now, before = self._known[key], self._known[key[0], ()]
+                worth, bound = worth + (now.worth - before.worth), bound + (now.bound - before.bound)
+            valued.append(Valued(moves, worth, max(bound, worth)))
         return valued
 
-    def _touching(self, server: int, moves: Moves) -> Moves:
-        return tuple(move for move in moves if move[1] == server or self.base[move[0]] == server)
+    def decision(self, model: Model, moves: Moves) -> tuple[Decision, float]:
+        """The decision of a valued association, and its greatest KKT residual."""
+        changed = {server: (server, touching) for server, touching in self._touched(moves)}
+        groups = [self._known[changed.get(m, (m, ()))] for m in range(self.pairs.M)]
+        columns, b = np.concatenate([g.columns for g in groups]), np.concatenate([g.b for g in groups])
+        point = np.concatenate([g.point for g in groups], axis=1)
+        return decision(model, columns, b, point), max(g.residual for g in groups)
+
+    def _touched(self, moves: Moves) -> list[tuple[int, Moves]]:
+        """The groups that these moves change."""
+        servers = dict.fromkeys(server for user, to in moves for server in (to, self._at[user]))
+        return [(m, tuple(move for move in moves if move[1] == m or self._at[move[0]] == m)) for m in servers]
 
     def _solve(self, keys: list[tuple[int, Moves]]) -> None:
         members: list[int] = []
@@ -120,13 +147,22 @@ class Book:
             here = [user for user in self._members[m] if user not in gone] if gone else list(self._members[m])
             here += [user for user, to in moves if to == m]
             if not here:
-                self._known[key] = (0.0, 0.0)
+                self._known[key] = _NOBODY
                 continue
             start.append(len(members))
             server.append(m)
             solved.append(key)
             members += [user * self.pairs.M + m for user in here]
-        if solved:
-            groups = Groups(np.array(members), np.array(start), np.array(server))
-            found = solve_groups(self.pairs, groups)
-            self._known.update(zip(solved, zip(found.worth.tolist(), found.bound.tolist(), strict=True), strict=True))
+        if not solved:
+            return
+        groups = Groups(np.array(members), np.array(start), np.array(server))
+        found = solve_groups(self.pairs, groups, self._points.take(groups.columns, axis=1))
+        for k, key in enumerate(solved):
+            one = slice(start[k], start[k + 1] if k + 1 < len(start) else len(members))
+            self._known[key] = _Group(
+                float(found.worth[k]), float(found.bound[k]), float(found.residual[k]), groups.columns[one],
+                found.b[one], found.point[:, one],
+            )  # fmt: skip
+
+
+_NOBODY = _Group(0.0, 0.0, 0.0, np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros((3, 0)))

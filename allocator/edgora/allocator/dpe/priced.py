@@ -16,7 +16,6 @@ from typing import Annotated, ClassVar
 import msgspec
 import numpy as np
 
-from edgora.allocator.dpe.continuous import continuous
 from edgora.allocator.dpe.exact import MOST_USERS, Exact
 from edgora.allocator.dpe.listing import Book, Listing, Moves
 from edgora.allocator.dpe.market import Market, descend
@@ -80,9 +79,9 @@ class _Run:
             size = min(2 * size, _BATCH)
 
     def found(self, status: Status, info: dict[str, object] | None = None) -> Found:
-        solved = continuous(self.model, self.book.assoc(self.best), self.book.pairs)
-        bound = self.model.user_part + max(self.bound, solved.worth)
-        return Found(solved.decision, bound, status, {**(info or {}), "residual": solved.residual})
+        plan, residual = self.book.decision(self.model, self.best)
+        bound = self.model.user_part + max(self.bound, self.worth)
+        return Found(plan, bound, status, {**(info or {}), "residual": residual})
 
 
 class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +101,7 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         market = Market(pairs)
         descent = descend(market, search.over)
         priced = market.look()
-        book = Book(pairs, priced.surplus.argmax(axis=1))
+        book = Book(pairs, priced.surplus.argmax(axis=1), market.point)
         run = _Run(model, search, book)
         (first,) = book.value([()])
         run.best, run.worth = first.moves, first.worth
@@ -110,7 +109,7 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         upper, total = market.certified(priced.bound - first.worth)
         listing = Listing(upper)
         if (listing.base != book.base).any():  # a tie
-            run.book, run.worth = Book(pairs, listing.base), -np.inf
+            run.book, run.best, run.worth = Book(pairs, listing.base, market.point), (), -np.inf
         run.bound = total
         few = model.instance.N <= MOST_USERS
         most = _FAST if not self.proof else min(self.associations, pairs.M << pairs.N) if few else self.associations
