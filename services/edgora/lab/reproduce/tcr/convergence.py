@@ -78,7 +78,7 @@ def fig4(setting: Setting, note: Note) -> Reproduction:  # noqa: ARG001 - second
     low, high = min(ends), max(ends)
     room = max(high - low, 1.0)
     left.set(
-        xlabel="interior-point iteration", ylabel="V - yC of the relaxation", ylim=(low - room, high + room),
+        xlabel="interior-point iteration", ylabel="V - yC of the relaxation", ylim=(low - 0.2 * room, high + room),
         title="part 1",
     )  # fmt: skip
     right.axvline(CAP, color="black", ls="--", lw=0.8, label="the paper's cap")
