@@ -34,6 +34,7 @@ PROBLEMS: Mapping[str, str] = {
     "mta": "edgora.allocator.mta.problem:MTA",
     "tcr": "edgora.allocator.tcr.problem:TCR",
     "dpe": "edgora.allocator.dpe.problem:DPE",
+    "privacy": "edgora.allocator.privacy.problem:PRIVACY",
     "baas": "edgora.allocator.baas.problem:BAAS",
 }
 """Where each problem lives."""
