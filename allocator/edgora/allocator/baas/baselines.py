@@ -9,7 +9,7 @@ import numpy as np
 from edgora.allocator.baas.model import IDLE, Choice, Ints, Slots, worth
 from edgora.allocator.baas.params import LEVELS, P_MAX, P_MIN
 
-__all__ = ["Greedy", "Random", "random_matching"]
+__all__ = ["Greedy", "Random", "explored", "random_matching"]
 
 
 class Random:
@@ -38,6 +38,13 @@ class Greedy:
             free[rows[takes], ue[takes], :] = -np.inf
         Y = slots.Y
         return Choice(assign, np.clip(params.H * Y / Y.sum(axis=1, keepdims=True), P_MIN, P_MAX))
+
+
+def explored(slots: Slots, choice: Choice, rng: np.random.Generator, epsilon: float) -> Choice:
+    """The choice, or in a share epsilon of the copies a random one: how every learner here explores."""
+    explores = (rng.random(slots.copies) < epsilon)[:, None]
+    drawn = Random(int(rng.integers(2**63))).decide(slots)
+    return Choice(np.where(explores, drawn.assign, choice.assign), np.where(explores, drawn.request, choice.request))
 
 
 def random_matching(rng: np.random.Generator, copies: int, U: int, M: int) -> Ints:

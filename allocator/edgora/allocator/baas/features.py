@@ -11,15 +11,20 @@ left to be learned.
 import numpy as np
 from numpy.typing import NDArray
 
-from edgora.allocator.baas.model import Slots
+from edgora.allocator.baas.model import Ints, Slots
 from edgora.allocator.baas.params import Params
 
-__all__ = ["BLOCK", "PAIR", "SERVER", "UE", "Floats32", "flat", "flat_size", "pairs", "servers", "totals", "ues"]
+__all__ = [
+    "BLOCK", "PAIR", "SERVED", "SERVER", "TOTALS", "UE", "Floats32", "blocks", "flat", "flat_size", "pairs", "served",
+    "servers", "totals", "ues",
+]  # fmt: skip
 
 Floats32 = NDArray[np.float32]
 
-UE, SERVER, PAIR, BLOCK = 3, 2, 2, 2
+UE, SERVER, PAIR, BLOCK, TOTALS = 3, 2, 2, 2, 8
 """Features of each kind."""
+SERVED = UE + SERVER + PAIR
+"""Features of a served pair."""
 
 
 def ues(slots: Slots) -> Floats32:
@@ -40,6 +45,18 @@ def pairs(slots: Slots) -> tuple[Floats32, Floats32 | None]:
         return execution, None
     upload: Floats32 = np.divide(slots.d[:, :, None] / 5.0, slots.rate, dtype=np.float32)
     return execution, upload
+
+
+def served(slots: Slots, assign: Ints) -> Floats32:
+    """What each server serves: its UE's, its own and the pair's features (B,M,7); meaningless where it idles."""
+    ue = np.maximum(assign, 0)
+    rows = np.arange(slots.copies)[:, None]
+    d, work = slots.d[rows, ue], slots.d[rows, ue] * slots.xi[rows, ue]
+    upload = np.zeros_like(d) if slots.rate is None else d / 5.0 / slots.rate[rows, ue, np.arange(assign.shape[1])]
+    return np.stack(
+        (work / 25.0, d / 25.0, slots.tau[rows, ue] / 10.0, slots.f / 5.0, slots.Y, work / 5.0 / slots.f, upload),
+        axis=-1, dtype=np.float32,
+    )  # fmt: skip
 
 
 def blocks(slots: Slots) -> Floats32:

@@ -18,7 +18,6 @@ from edgora.allocator.baas import features
 from edgora.allocator.baas.features import Floats32
 from edgora.allocator.baas.matching import fill, match
 from edgora.allocator.baas.model import Choice, Floats, Slots, caps
-from edgora.allocator.baas.params import Params
 from edgora.allocator.learn import weights
 from edgora.allocator.learn.weights import Arrays
 from edgora.wire.errors import Refused
@@ -34,11 +33,9 @@ class LearnedPolicy(Protocol):
         """Its algorithm."""
         ...
 
-    def expect(self, params: Params) -> None:
-        """Refused where it cannot play these params."""
+    def decide(self, slots: Slots) -> Choice:
+        """Raises Refused where it cannot play these params."""
         ...
-
-    def decide(self, slots: Slots) -> Choice: ...
 
 
 def load_policy(path: Path, seed: int = 0) -> LearnedPolicy:
@@ -130,10 +127,6 @@ class PairPolicy:
         self.theta = float(header["theta"])
         self.pairs, self.blocks = PairScorer(arrays, self._outputs), BlockScorer(arrays)
 
-    def expect(self, params: Params) -> None:
-        if params.obs != "full":
-            raise Refused(f"{self.name} needs obs=full: it looks at demands", field="obs")
-
     def scores(self, slots: Slots) -> Floats32:
         """What serving each pair is worth (B,U,M)."""
         found = self.pairs(slots)
@@ -145,6 +138,8 @@ class PairPolicy:
         return worth
 
     def decide(self, slots: Slots) -> Choice:
+        if slots.params.obs != "full":
+            raise Refused(f"{self.name} needs obs=full: it looks at demands", field="obs")
         power = fill(self.blocks(slots), caps(slots.params, slots.Y), slots.params.H)
         return Choice(match(self.scores(slots)), power)
 

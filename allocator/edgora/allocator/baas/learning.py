@@ -17,8 +17,8 @@ from edgora.allocator.baas import evaluate as evaluation
 from edgora.allocator.baas.instance import of_slots
 from edgora.allocator.baas.learned import load_policy
 from edgora.allocator.baas.model import Choice, Slots
-from edgora.allocator.baas.params import Params, split
 from edgora.allocator.baas.params import read as read_params
+from edgora.allocator.baas.params import split
 from edgora.allocator.baas.policies import SOLVERS, Policy
 from edgora.allocator.baas.solution import plan
 from edgora.allocator.files import number, read_settings
@@ -28,7 +28,10 @@ from edgora.wire.errors import NotFound, Refused
 __all__ = ["ALGORITHMS", "LEARNING", "BaasLearning"]
 
 _ROOM = "edgora.allocator.baas"
-ALGORITHMS: Mapping[str, str] = {}
+ALGORITHMS: Mapping[str, str] = {
+    "pair-q": f"{_ROOM}.pair_q",
+    "struct-ddqn": f"{_ROOM}.struct_ddqn",
+}
 """Where each algorithm lives."""
 
 _BUDGET_S = 1.0
@@ -80,7 +83,7 @@ class BaasLearning:
             raise Refused(
                 f"seeds are {seeds.start}..{seeds.stop - 1}: must be a range of integers >= 0", field="--seeds"
             )
-        name, player = _player(policy, asked.policy_seed, params)
+        name, player = _player(policy, asked.policy_seed)
         total, said = len(seeds) * slots, time.monotonic()
 
         def progress(done: int) -> None:
@@ -124,7 +127,7 @@ class _Foreign:
         return Choice(*(np.concatenate([getattr(p, name) for p in plans]) for name in ("assign", "request")))
 
 
-def _player(policy: str | Proposer, seed: int, params: Params) -> tuple[str, Policy]:
+def _player(policy: str | Proposer, seed: int) -> tuple[str, Policy]:
     if not isinstance(policy, str):
         name = f"{type(policy).__module__}:{type(policy).__qualname__}"
         return name, _Foreign(policy, name)
@@ -135,7 +138,6 @@ def _player(policy: str | Proposer, seed: int, params: Params) -> tuple[str, Pol
         known = ", ".join(sorted(SOLVERS))
         raise NotFound(f"no policy {policy!r}: a policy.npz, module:object, or one of {known}", field="--policy")
     loaded = load_policy(path, seed)
-    loaded.expect(params)
     return loaded.name, loaded
 
 

@@ -5,6 +5,7 @@ figures of the paper use the same object. Learned policies are read from a polic
 weights of their own.
 """
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Protocol
 
 import msgspec
@@ -12,10 +13,18 @@ import msgspec
 from edgora.allocator.baas.baselines import Greedy, Random
 from edgora.allocator.baas.exact import best
 from edgora.allocator.baas.ga import Genetic
+from edgora.allocator.baas.learned import LearnedPolicy, load_policy
 from edgora.allocator.baas.model import Choice, Slots
 from edgora.allocator.files import LARGEST, number
+from edgora.wire.errors import Refused
 
-__all__ = ["SOLVERS", "ExactSolver", "GaSolver", "GreedySolver", "Policy", "PricedSolver", "RandomSolver", "Solver"]
+__all__ = [
+    "SOLVERS", "WEIGHTS", "ExactSolver", "GaSolver", "GreedySolver", "LearnedSolver", "Policy", "PricedSolver",
+    "RandomSolver", "Solver",
+]  # fmt: skip
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Policies that ship with the package; `weights/README.md` has the commands that made them."""
 
 
 class Policy(Protocol):
@@ -105,11 +114,48 @@ class PricedSolver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return _Optimum(self.theta)
 
 
+class LearnedSolver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A learner's policy."""
+
+    default_limit_s: ClassVar[float | None] = None
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy")
+    algo: ClassVar[str]
+
+    file: str | None = None
+    """A policy.npz that `edgora train` wrote; null: the weights that ship with the package, where there are any."""
+
+    def policy(self, seed: int) -> LearnedPolicy:
+        shipped = WEIGHTS / f"{self.algo}.npz"
+        if self.file is None and not shipped.exists():
+            raise Refused(
+                f"{self.algo} ships no weights: its network fits one U and M, so train it for yours",
+                field="file", fix=f"edgora train baas --algo {self.algo} --out DIR, then --set file=DIR/policy.npz",
+            )  # fmt: skip
+        found = load_policy(shipped if self.file is None else Path(self.file), seed)
+        if found.name != self.algo:
+            raise Refused(f"file {self.file} holds a policy of {found.name}, not of {self.algo}", field="file")
+        return found
+
+
+class PairQSolver(LearnedSolver, frozen=True):
+    """`pair-q`."""
+
+    algo = "pair-q"
+
+
+class StructDdqnSolver(LearnedSolver, frozen=True):
+    """`struct-ddqn`."""
+
+    algo = "struct-ddqn"
+
+
 SOLVERS: dict[str, type[Solver]] = {
     "random": RandomSolver,
     "greedy": GreedySolver,
     "ga": GaSolver,
     "exact": ExactSolver,
     "priced": PricedSolver,
+    "pair-q": PairQSolver,
+    "struct-ddqn": StructDdqnSolver,
 }
 """By name."""

@@ -5,13 +5,14 @@ memory is a handful of arrays that a checkpoint can hold.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["Replay"]
 
-Row = NDArray[np.generic]
+Row = NDArray[Any]
 
 
 class Replay:
@@ -29,7 +30,7 @@ class Replay:
         """Transitions held."""
         return min(self._added, self.capacity)
 
-    def add(self, **batch: NDArray[np.generic]) -> None:
+    def add(self, **batch: Row) -> None:
         """Add transitions: every field with the same number of rows, at most `capacity`."""
         count = len(next(iter(batch.values())))
         places = (self._added + np.arange(count)) % self.capacity
@@ -37,17 +38,17 @@ class Replay:
             field[places] = batch[name]
         self._added += count
 
-    def sample(self, rng: np.random.Generator, size: int) -> dict[str, NDArray[np.generic]]:
+    def sample(self, rng: np.random.Generator, size: int) -> dict[str, Row]:
         """`size` transitions, uniform with replacement."""
         places = rng.integers(0, len(self), size)
         return {name: field[places] for name, field in self._fields.items()}
 
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> dict[str, Row]:
         """Everything it holds, for a checkpoint."""
         held = len(self)
         return {"added": np.array(self._added), **{name: field[:held] for name, field in self._fields.items()}}
 
-    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    def restore(self, arrays: Mapping[str, Row]) -> None:
         """What `arrays` gave."""
         self._added = int(arrays["added"])
         for name, field in self._fields.items():

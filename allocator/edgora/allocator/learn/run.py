@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.learn.problem import Note, Progress, Stopped, Trained
 from edgora.allocator.learn.weights import Arrays, read, write
 from edgora.wire.errors import Refused
 
-__all__ = ["CHECKPOINT_S", "Checkpoint", "Run"]
+__all__ = ["CHECKPOINT_S", "Checkpoint", "Run", "Tally"]
 
 CHECKPOINT_S = 5.0
 """CPU seconds between two checkpoints."""
@@ -143,7 +144,7 @@ class Run:
 
     def finish(self, arrays: Arrays, header: Mapping[str, object], save: Save) -> Trained:
         """Write the policy. Its header names the run, so that a policy alone says where it comes from."""
-        write(self._policy_path, arrays, {**header, "run": self._identity()})
+        write(self._policy_path, arrays, {"problem": self._problem, **header, "run": self._identity()})
         self.finished = True
         self._save(save)
         return self.trained()
@@ -170,6 +171,21 @@ class Run:
         }  # fmt: skip
         write(self._checkpoint_path, arrays, {**state, "run": run})
         self._saved_s = time.process_time()
+
+
+class Tally:
+    """A mean of what came since it was last taken; its state goes into checkpoints."""
+
+    def __init__(self) -> None:
+        self.state = [0.0, 0]
+
+    def add(self, values: NDArray[np.floating[Any]]) -> None:
+        self.state = [self.state[0] + float(values.sum()), self.state[1] + values.size]
+
+    def take(self) -> float:
+        total, count = self.state
+        self.state = [0.0, 0]
+        return total / count if count else 0.0
 
 
 def _tensorboard(out: Path) -> _Scalars:
