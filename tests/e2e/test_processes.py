@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(find_anvil() is None, reason="no anvil binary is found"),
 ]
 
+SCENARIOS = Path(__file__).parents[2] / "deploy" / "scenarios"
 EDGORA = [sys.executable, "-c", "from edgora.cli import main; main()"]
 
 
@@ -36,13 +39,13 @@ def ready(url: str) -> bool:
 
 
 @contextmanager
-def platform(folder: Path, log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", list[str]]]:
-    """`edgora up` until the block ends; yields the process and the nodes' URLs."""
+def platform(folder: Path, log: Path, *more: str) -> Iterator[tuple["subprocess.Popen[bytes]", list[str]]]:
+    """`edgora up` with more arguments until the block ends; yields the process and the nodes' URLs."""
     with log.open("wb") as out:
         settings = ["--set", "ports.api=0", "--set", f"ports.chain={free_port()}"]
         if (folder / "scenario.json").exists():  # a folder keeps the scenario that it was laid out from
             settings[3] = f"ports.chain={json.loads((folder / 'scenario.json').read_bytes())['ports']['chain']}"
-        process = subprocess.Popen([*EDGORA, "up", "--folder", str(folder), *settings], stdout=out, stderr=out)
+        process = subprocess.Popen([*EDGORA, "up", "--folder", str(folder), *settings, *more], stdout=out, stderr=out)
         try:
             end = time.monotonic() + 150
             while True:
@@ -123,3 +126,35 @@ def test_up_submit_stop_and_up_again(tmp_path: Path) -> None:
         assert second["state"] == "SETTLED"
         assert second["certified_height"] > first["certified_height"]  # type: ignore[operator]
         assert (tmp_path / "again.png").read_bytes() == (tmp_path / "edges.png").read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="shares travel over Redis, which is not installed")
+@pytest.mark.parametrize("problem", ["tcr", "dpe"])
+def test_a_fleet_follows_the_plans_of_the_allocator_service(tmp_path: Path, problem: str) -> None:
+    log, scenario = tmp_path / "up.log", ("--scenario", str(SCENARIOS / f"{problem}.toml"))
+    small = ("fleet.tasks=6", "fleet.ues=3", "plan.cancelled=0", "plan.expired=0")
+    settings = [word for setting in small for word in ("--set", setting)]
+    with platform(tmp_path / "run", log, *scenario, *settings) as (_, urls):
+        found = re.search(r"allocator: (http://[0-9.:]+)", log.read_text())
+        assert found, log.read_text()
+        nodes = [word for url in urls for word in ("--node", url)]
+        done = subprocess.run(
+            [*EDGORA, "fleet", *scenario, *settings, *nodes, "--allocator", found[1], "--json"],
+            capture_output=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        run = json.loads(done.stdout)
+        plans = [wave["plan"] for wave in run["waves"]]
+        assert plans
+        assert [(p["policy"], p["fallback"], p["untold"]) for p in plans] == [(f"{problem}:priced", "", "")] * len(
+            plans
+        )
+        assert all(r["verified"] and r["state"] == "SETTLED" for r in run["records"])
+        assert all(r["source"] == r["followed"]["server"] for r in run["records"])
+        assert any(r["followed"]["phi_met"] < 1 and r["followed"]["local_fuel"] for r in run["records"])
+        told = {p["server"] for p in plans[-1]["ues"]}
+        for server, url in enumerate(urls):
+            with urllib.request.urlopen(url + "/v1/status", timeout=10) as answer:
+                says = json.loads(answer.read())["duties"]["pacing"]
+            assert says.startswith("0 UEs") == (server not in told)
+            assert "share this server" in says
