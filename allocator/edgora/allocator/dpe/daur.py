@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 _GROWTH = 1e-4
 """Relative growth of DPE below which the outer loop ends."""
 
+_TOLERANCE = 1e-7
+
 Part = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Gamma = Literal["gamma0", "half"] | Part
 Times = Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -55,7 +57,10 @@ class _Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     solver: Solver = "clarabel"
     """Of the semidefinite and the resource programs."""
     tolerance: Annotated[float, msgspec.Meta(gt=0, le=0.01)] | None = None
-    """That solver's; null: its own default."""
+    """That solver's; null: 1e-7 for Clarabel, the solver's own for another.
+
+    Clarabel's own 1e-8 is more than the last rounds of the penalty can give: near rank one they end `almost solved`.
+    """
     tau_w: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 175.0
     """Weight of the rank penalty, the objective in Mbit."""
     dc_rounds: Times = 10
@@ -66,6 +71,10 @@ class _Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def libraries(self) -> tuple[str, ...]:
         return ("numpy", "scipy", "cvxpy", self.solver)
+
+    @property
+    def _tolerance(self) -> float | None:
+        return _TOLERANCE if self.tolerance is None and self.solver == "clarabel" else self.tolerance
 
     def associate(self, model: Model, at: Decision, p: Floats, search: Search, rng: np.random.Generator) -> Associated:
         """The association step from a point, every pair at its nominal share and this power."""
@@ -82,7 +91,7 @@ class _Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             tau=self.tau_w,
             rounds=self.dc_rounds,
             solver=self.solver,
-            tolerance=self.tolerance,
+            tolerance=self._tolerance,
             rng=rng,
             over=search.over,
         )
@@ -202,7 +211,7 @@ class Daur(_Options, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def _allocate(self, model: Model, at: Decision, search: Search) -> fp.Resourced:
         return fp.allocate(
-            model, at, solver=self.solver, tolerance=self.tolerance, rounds=self.fp_iters, over=search.over
+            model, at, solver=self.solver, tolerance=self._tolerance, rounds=self.fp_iters, over=search.over
         )
 
 
