@@ -29,14 +29,14 @@ class Stage:
 
 
 STAGES = (
-    Stage("P1", "max  sum of A/B over users and servers (14)", (Model.dpe,), 0.5, 0.92),
-    Stage("P2", "epigraph of every ratio (Lemma 1)", (Model.terms,), 0.5, 0.76),
-    Stage("P3", "max  sum of alpha (A - beta B),\nalpha = 1/B, beta = A/B (Lemma 2)", (daur.Daur.solve, association.gains), 0.5, 0.58),
-    Stage("association", "resources held: QCQP in (x, phi)", (association.associate,), 0.25, 0.38),
-    Stage("resources", "x, phi held: transfer energy by its\ntangent form (Lemma 3)", (fp.allocate, fp.program), 0.75, 0.38),
-    Stage("lift", "S = y y^T, rank dropped: SDP", (lift.Lift, association.relaxation), 0.12, 0.18),
-    Stage("rank one", "tr S - lambda_max(S) as a penalty", (rank.alternate,), 0.40, 0.18),
-    Stage("rounding", "one server a user", (rounding.hungarian, rounding.rank_one, rounding.nearest), 0.25, 0.02),
+    Stage("P1", "max  sum of A/B over users and servers (14)", (Model.dpe,), 0.50, 0.94),
+    Stage("P2", "epigraph of every ratio (Lemma 1)", (Model.terms,), 0.50, 0.77),
+    Stage("P3", "max  sum of alpha (A - beta B),\nalpha = 1/B, beta = A/B (Lemma 2)", (daur.Daur.solve, association.gains), 0.50, 0.57),
+    Stage("association", "resources held: QCQP in (x, phi)", (association.associate,), 0.26, 0.37),
+    Stage("resources", "x, phi held: transfer energy\nby its tangent form (Lemma 3)", (fp.allocate, fp.program), 0.82, 0.37),
+    Stage("lift", "S = y y^T, rank dropped: SDP", (lift.Lift, association.relaxation), 0.09, 0.18),
+    Stage("rank one", "tr S - lambda_max(S) as a penalty", (rank.alternate,), 0.50, 0.18),
+    Stage("rounding", "one server a user", (rounding.hungarian, rounding.rank_one, rounding.nearest), 0.82, 0.18),
 )  # fmt: skip
 ARROWS = (
     ("P1", "P2", ""), ("P2", "P3", ""), ("P3", "association", ""), ("association", "resources", "at most three times"),
@@ -48,24 +48,23 @@ def fig4(setting: Setting, note: Note) -> Reproduction:  # noqa: ARG001 - a diag
     note("dpe.fig4: the chain of problems")
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(9.5, 7.2), layout="constrained")
+    drawing = Figure(figsize=(12, 7), layout="constrained")
     axis = drawing.subplots()
-    axis.set(xlim=(-0.12, 1.02), ylim=(-0.07, 1.0))
+    axis.set(xlim=(-0.06, 1.0), ylim=(0.08, 1.0))
     axis.set_axis_off()
-    place = {stage.name: stage for stage in STAGES}
+    place, boxes = {stage.name: stage for stage in STAGES}, {}
+    for stage in STAGES:
+        look = {"boxstyle": "round,pad=0.45", "facecolor": "#e3f2fd", "edgecolor": "#1565c0"}
+        text = f"{stage.name}: {stage.says}\n" + "\n".join(stage.names)
+        boxes[stage.name] = axis.text(
+            stage.x, stage.y, text, ha="center", va="center", fontsize=8, bbox=look, family="monospace", zorder=2
+        )
     for start, end, label in ARROWS:
         a, b = place[start], place[end]
-        level = abs(a.y - b.y) < 0.05
-        style = "<->" if label else "->"
-        gap = (0.14 if level else 0.0, 0.0 if level else 0.06)
-        tail, head = (a.x + gap[0], a.y - gap[1]), (b.x - gap[0], b.y + gap[1])
-        axis.annotate("", xy=head, xytext=tail, arrowprops={"arrowstyle": style, "color": "#37474f"})
-        if label:
-            axis.text((a.x + b.x) / 2, a.y + 0.015, label, ha="center", va="bottom", fontsize=8, color="#37474f")
-    for stage in STAGES:
-        box = {"boxstyle": "round,pad=0.45", "facecolor": "#e3f2fd", "edgecolor": "#1565c0"}
-        text = f"{stage.name}: {stage.says}\n" + "\n".join(stage.names)
-        axis.text(stage.x, stage.y, text, ha="center", va="center", fontsize=8, bbox=box, family="monospace")
+        ends = {"patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch()}
+        arrow = {"arrowstyle": "<->" if label else "->", "color": "#37474f", **ends}
+        axis.annotate("", xy=(b.x, b.y), xytext=(a.x, a.y), arrowprops=arrow, zorder=1)
+        axis.text((a.x + b.x) / 2, a.y + 0.01, label, ha="center", va="bottom", fontsize=8, color="#37474f")
     return Reproduction(
         title="The chain of problems",
         how="Drawn from the names of the code that solves each problem.",

@@ -168,7 +168,7 @@ def fig6(setting: Setting, note: Note) -> Reproduction:
     right.set(title=f"mean of {len(best)} networks")
     right.axhline(float(np.mean(best)), color=COLORS["optimum"], ls=":", label="optimum")
     for axis in (left, right):
-        axis.set(xlabel="CPU time, ms", xscale="log")
+        axis.set(xlabel="CPU time, ms")
         axis.legend(frameon=False, fontsize=7)
 
     daur, gucro = mean_curve(curves["daur"]), mean_curve(curves["gucro"])

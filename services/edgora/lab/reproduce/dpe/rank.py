@@ -51,7 +51,7 @@ def fig3(setting: Setting, note: Note) -> Reproduction:
         )
     right.set(ylabel="server part below the optimum, %", xticks=at, xticklabels=[f"{n} x {m}" for n, m in losses])
     right.set_xlabel("users x servers")
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="upper left")
     gains = [float(np.mean(loss["drop"]) - np.mean(loss["keep"])) for loss in losses.values()]
     open_ = sum(gap > 1e-3 for gap in gaps[175.0])
     paragraph = (

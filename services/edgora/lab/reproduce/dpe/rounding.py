@@ -59,8 +59,13 @@ def fig2(setting: Setting, note: Note) -> Reproduction:
             at + 0.4 * k - 0.2, [s.mean for s in shown], 0.38, yerr=[s.half for s in shown], color=color, label=label
         )
     floor = min(s.mean for s in means.values())
-    left.set(ylim=(floor - 0.6, None), xticks=at, xticklabels=ROUNDINGS, ylabel="DPE, Mbit per unit cost")
-    left.legend(frameon=False)
+    left.set(
+        ylim=(floor - 0.6, max(s.mean for s in means.values()) + 0.8),
+        xticks=at,
+        xticklabels=ROUNDINGS,
+        ylabel="DPE, Mbit per unit cost",
+    )
+    left.legend(frameon=False, ncols=2, loc="upper center")
     right.bar(at, [float(np.mean(cpu_ms["drop", how])) for how in ROUNDINGS], color="#546e7a")
     right.set(xticks=at, xticklabels=ROUNDINGS, ylabel="CPU time of the rounding, ms", yscale="log")
     for axis in (left, right):
