@@ -75,6 +75,9 @@ def solve(
         float | None, typer.Option("--time-limit", metavar="S", help="Wall seconds after the instance is read.")
     ] = None,
     settings: Settings = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE.npz", help="Where the slots of a run are written (privacy).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Solve an instance; Ctrl-C writes the best so far."""
@@ -86,6 +89,8 @@ def solve(
         if time_limit is not None and not (math.isfinite(time_limit) and time_limit > 0.0):
             raise Refused(f"--time-limit is {time_limit}: must be above 0 seconds", field="--time-limit")
         chosen = _settings(settings)
+        if trace is not None:
+            chosen["trace"] = str(trace)
         policy = registry.policy(
             problem, solver, seed=seed, settings=chosen
         )  # a wrong name fails before a file is read

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgora.cli.output import console, fail, missing_extra, progress, show, table
-from edgora.cli.papers import bench_allocator, reproduce
+from edgora.cli.papers import bench_allocator, bench_env, reproduce
 from edgora.wire.errors import EdgoraError
 
 if TYPE_CHECKING:
@@ -172,5 +172,6 @@ def app_commands(app: typer.Typer) -> None:
     app.command()(demo)
     app.command()(gas)
     bench_app.command("allocator")(bench_allocator)
+    bench_app.command("env")(bench_env)
     app.command()(reproduce)
     app.add_typer(bench_app, name="bench")

@@ -1,4 +1,4 @@
-"""The papers' figures and the allocators' goals: `edgora reproduce`, `edgora bench allocator`."""
+"""The papers' figures and the allocators' goals: `edgora reproduce`, `edgora bench allocator`, `edgora bench env`."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from edgora.cli.output import fail, missing_extra, progress, show, table
 from edgora.wire.errors import EdgoraError
 
-__all__ = ["bench_allocator", "reproduce"]
+__all__ = ["bench_allocator", "bench_env", "reproduce"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -97,6 +97,26 @@ def bench_allocator(
             (c.problem, c.solver, ", ".join(f"{p.users}x{p.servers}: {p.cpu_s:.3g}" for p in c.points),
              "-" if c.exponent is None else f"{c.exponent:g}", c.ended) for c in curves
         ])  # fmt: skip
+
+
+def bench_env(as_json: Json = False) -> None:
+    """How many slots a second the learners' environments play, vectorised, observations included; one thread."""
+    _one_thread()
+    try:
+        import gymnasium  # noqa: F401  # the environments' own library, not of the `lab` extra
+
+        from edgora.lab.bench_env import measure_environments
+    except ImportError as error:
+        missing_extra("bench env", "learn", error)
+    found = list(measure_environments(lambda line: progress.print(line, markup=False, highlight=False)))
+    if as_json:
+        show({"environments": found})
+        return
+    table("slots per CPU second, one thread", ["environment", "settings", "batch", "slots/s", "goal"], [
+        (speed.env, ", ".join(f"{key}={value}" for key, value in speed.settings.items()), str(speed.batch),
+         f"{speed.slots_per_s:,.0f}", "" if speed.goal is None else f">= {speed.goal:,.0f}")
+        for speed in found
+    ])  # fmt: skip
 
 
 def _plain(figure: object) -> dict[str, object]:

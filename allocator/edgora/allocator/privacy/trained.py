@@ -1,6 +1,7 @@
 """Learned policies, and the policy.npz that holds one: they run in numpy, without torch.
 
-A file is arrays and a header with `problem`, `kind`, and the system that the policy was trained for. Four kinds:
+A file is arrays and a header with `problem`, `kind`, the system that the policy was trained for and its `grid`, which a
+table must share with the instance that it plays. Four kinds:
 
     network     a perceptron over `features`: a value for each of a miner's 2^M decisions, or for M > 4 two for each
                 stream
@@ -125,13 +126,27 @@ class Afterstate:
 
 def header(kind: str, instance: Instance) -> dict[str, object]:
     """Header of a policy file, but for the run that `learn.run` adds."""
-    return {"problem": "privacy", "version": 1, "kind": kind, "N": instance.N, "M": instance.M, "beta": instance.beta}
+    return {
+        "problem": "privacy", "version": 1, "kind": kind, "N": instance.N, "M": instance.M, "beta": instance.beta,
+        "grid": _grid(instance),
+    }  # fmt: skip
+
+
+def _grid(instance: Instance) -> list[float]:
+    """What a table's places mean, kb."""
+    c = instance.constants
+    return [c.D1_lo, c.D1_hi, c.B, c.grid]
 
 
 def of(arrays: Arrays, head: Mapping[str, object], instance: Instance) -> Policy:
     """The policy in a file's arrays. Raises Refused where it does not fit the instance."""
     if head.get("problem") != "privacy":
         raise Refused(f"policy: is of problem {head.get('problem')!r}, not of privacy", field="policy")
+    if head.get("kind") != "network" and head.get("grid") != _grid(instance):
+        detail = (
+            f"policy: is a table for {head.get('grid')} kb (D1_lo, D1_hi, B, grid), the instance has {_grid(instance)}"
+        )
+        raise Refused(detail, field="policy")
     match head.get("kind"):
         case "network":
             return Network(instance, Perceptron.of(arrays, "q"))
