@@ -105,7 +105,7 @@ def allocator_children(
         Child(f"allocator{i}", "edgora.allocator.allocd", (
             "--redis", redis_url, "--node", str(i), "--policy", scenario.server(i).policy, "--solve-ms", str(params.solve_ms),
             "--floor-bps", str(params.floor_bps), "--seed", str(scenario.seed), "--port", str(ports[i]),
-            "--host", host,
+            "--host", host, "--allocation", scenario.fleet.allocation,
         ))
         for i in range(scenario.consortium.nodes)
     ]  # fmt: skip

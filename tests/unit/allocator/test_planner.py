@@ -60,6 +60,24 @@ async def test_one_plan_at_a_time() -> None:
     assert (made.plans, made.fallbacks) == (1, 1)
 
 
+async def test_a_service_runs_no_module_that_its_operator_did_not_name(workplace: Path) -> None:
+    entered: list[str] = []
+
+    async def solve(asked: PlanRequest) -> RadioPlan:
+        entered.append(asked.policy)
+        return nearest_equal(asked, "not solved here")
+
+    service = Planner(MemoryBus(), solve, own="tcr:own_plans:Sleeps")
+    with pytest.raises(Refused, match="not started for") as refused:
+        await service.plan(request("tcr:own_plans:Dies"))
+    assert refused.value.field == "policy"
+    with pytest.raises(Refused):
+        await Planner(MemoryBus(), solve, own="").plan(request("tcr:own_plans:Sleeps"))
+    for policy in ("tcr:own_plans:Sleeps", "tcr:gucaa", "dpe:gucaa"):
+        await service.plan(request(policy))
+    assert entered == ["tcr:own_plans:Sleeps", "tcr:gucaa", "dpe:gucaa"]
+
+
 async def test_without_a_bus_there_is_a_plan_that_says_so() -> None:
     bus = MemoryBus()
     await bus.close()

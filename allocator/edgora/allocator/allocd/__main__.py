@@ -42,6 +42,9 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--solve-ms", type=int, metavar="N", help="cap on the budget that rounds bring")
     parser.add_argument("--floor-bps", type=int, default=10_000, help="the market's floor_bps")
     parser.add_argument("--seed", type=int, default=0, help="the policy's seed")
+    parser.add_argument(
+        "--allocation", default="", help="the user's policy that plans may be asked of, tcr:module:object"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="of /healthz, /readyz, /status, /metrics and /plan")
     parser.add_argument("--port", type=int, default=8190)
     return parser.parse_args(arguments)
@@ -56,7 +59,7 @@ async def serve(settings: argparse.Namespace) -> None:
         bus, settings.node, engine,
         solve_ms=settings.solve_ms, consumer=f"{socket.gethostname()}-{os.getpid()}", observe=metrics.observe,
     )  # fmt: skip
-    app = create_app(lambda: worker.status, metrics, Planner(bus, solve_in_child))
+    app = create_app(lambda: worker.status, metrics, Planner(bus, solve_in_child, own=settings.allocation))
     server = _Server(uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning"))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -66,8 +66,14 @@ async def solve_in_child(request: PlanRequest) -> RadioPlan:
 class Planner:
     """Plans on request, and tells the servers."""
 
-    def __init__(self, bus: Bus, solve: Solve, *, now_ms: Callable[[], int] | None = None) -> None:
-        self._bus, self._solve = bus, solve
+    def __init__(
+        self, bus: Bus, solve: Solve, *, own: str | None = None, now_ms: Callable[[], int] | None = None
+    ) -> None:
+        """own: the one user's policy (`tcr:module:object`) that may be asked for; None allows any.
+
+        Whoever names a module has it imported here, so a service takes the name from its operator, not from a request.
+        """
+        self._bus, self._solve, self._own = bus, solve, own
         self._now_ms = now_ms or (lambda: time.time_ns() // 1_000_000)
         self._busy = asyncio.Lock()
         self.plans = 0
@@ -80,6 +86,12 @@ class Planner:
         Raises Refused for a request that is wrong in itself, TooMany while another plan is made. Servers that could not
         be told go on as before, and the plan says so.
         """
+        foreign = ":" in request.policy.partition(":")[2]
+        if foreign and self._own is not None and request.policy != self._own:
+            raise Refused(
+                f"{request.policy} is a user's policy that this allocator was not started for", field="policy",
+                fix="start it with a scenario whose fleet.allocation names the policy",
+            )  # fmt: skip
         if self._busy.locked():
             raise TooMany("another plan is being made", retry_after_s=1, field="plan")
         async with self._busy:
