@@ -211,7 +211,7 @@ def same_newton(changes, kernels):
     points = [market.point, market.point * rng.uniform(0.5, 2.0, market.point.shape)]
     points[1][0, :6] = pairs.rows[-1, :6]  # at their least bandwidth
     points[1][1:, :3] = pairs.rows[11, :3]  # and at their slowest
-    lam, mu = market.lam[market.server], market.mu[market.server]
+    lam, mu = market.lam[market.servers], market.mu[market.servers]
     for point in points:
         ends = []
         for form in (newton.ARRAYS, kernels):

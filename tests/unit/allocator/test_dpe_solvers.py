@@ -301,7 +301,7 @@ def test_a_listing_holds_every_association_once_by_rising_loss():
     assert len(listed) == 3**5
     model = draw(0, {"N": 5, "M": 3}).model
     market = Market(Pairs.of(model))
-    book = Book(market.pairs, listing.base, market.point)
+    book = Book(market.pairs, listing.base, market.points)
     book.value([moves for _, moves in listed])
     associations = [tuple(book.decision(model, moves)[0].assoc) for _, moves in listed]
     assert len(set(associations)) == 3**5

@@ -42,14 +42,22 @@ _STILL = 4e-3
 """Relative gradient that ends a stage."""
 _ABSENT = 1e-12
 """Least part of a user that counts: products of smaller ones are subnormal, and slow."""
+_NEAR = 40.0
+"""Surplus below a user's best, in heats, from which a pair is left out of the next stage's looks..."""
+_MANY, _MUCH = 2000, 0.6
+"""...where there are this many pairs, and at most this part of them is left."""
 _STRIDE = 0.4
 """Furthest step of a price's logarithm."""
+_FADE = -3.0
+"""Furthest fall of a clock's price: where clocks are plenty it goes towards 0."""
 _LEAST_STRIDE = 1e-9
-"""A step this short is taken whatever it does."""
+"""Keeps a quotient finite."""
+_HALVINGS = 3
+"""How often a step is shortened before it is taken whatever it does: while points still settle, D is not yet itself."""
 _TIGHT = 1e-11
 """Relative looseness of a tangent bound that is good enough."""
-_CERTIFYING = 30
-"""Most Newton steps for tight tangents."""
+_CERTIFYING, _PATIENCE = 60, 10
+"""Most Newton steps for tight tangents, and those before damping."""
 
 
 class Priced(NamedTuple):
@@ -67,21 +75,31 @@ class Priced(NamedTuple):
 
 
 class Market:
-    """Prices, and every pair's point at them."""
+    """Prices, and the points of the pairs that are looked at: all of them, or those that still matter."""
+
+    columns: Indices
+    """The pairs that are looked at; of them:"""
+    rows: Floats
+    point: Floats
+    server: Indices
+    probed: Floats
+    """What the last look saw."""
+    _spare: Floats
+    """What the look before it saw."""
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
         share = max(pairs.N / pairs.M, 1.0)
-        self.server = np.tile(np.arange(pairs.M), pairs.N)
-        self.B, self.F = pairs.B[self.server], pairs.F[self.server]
+        self.servers = np.tile(np.arange(pairs.M), pairs.N)
+        """Of all pairs."""
+        self.B, self.F = pairs.B[self.servers], pairs.F[self.servers]
         root = np.sqrt(pairs.rows[ETA])
-        self.point = np.empty((3, pairs.N * pairs.M))
-        self.point[0] = log_snr_at(self.B / share, pairs.rows)
-        self.point[1:] = np.minimum(root / root.sum(axis=0) * self.F / share, 0.97 * pairs.rows[G_STAR])
-        self.probed, self._spare = (np.empty((ROWS, pairs.N * pairs.M)) for _ in range(2))
-        self._still = np.zeros(pairs.N * pairs.M)
-        self._whole = np.ones(pairs.N * pairs.M)
+        self.points = np.empty((3, pairs.N * pairs.M))
+        """Of all pairs; those that are looked at are ahead of it until `widen`."""
+        self.points[0] = log_snr_at(self.B / share, pairs.rows)
+        self.points[1:] = np.minimum(root / root.sum(axis=0) * self.F / share, 0.97 * pairs.rows[G_STAR])
         self.lam, self.mu = np.zeros(pairs.M), np.zeros(pairs.M)
+        self._watch(np.arange(pairs.N * pairs.M), pairs.rows, self.points)
         self._probe()
         gain = self.probed[GAIN_B : GAIN_2 + 1].reshape(3, pairs.N, pairs.M).mean(axis=1)
         self.lam = np.maximum(gain[0] * share / pairs.B, 1e-300)
@@ -89,25 +107,28 @@ class Market:
         self.scale = float(self.probed[WORTH].mean())
 
     def look(self) -> Priced:
-        """Every pair's surplus at the prices and points as they are."""
+        """The pairs' surplus at the prices and points as they are; minus infinity where a pair is not looked at."""
         self.probed, self._spare = self._spare, self.probed
         self._probe()
         taken = self.lam[self.server] * self.probed[TAKEN_B] + self.mu[self.server] * self.probed[TAKEN_F]
-        surplus = (self.probed[WORTH] - taken).reshape(self.pairs.N, self.pairs.M)
-        return Priced(surplus, float(self.lam @ self.pairs.B + self.mu @ self.pairs.F))
+        surplus = np.full(self.pairs.N * self.pairs.M, -np.inf)
+        surplus[self.columns] = self.probed[WORTH] - taken
+        resources = float(self.lam @ self.pairs.B + self.mu @ self.pairs.F)
+        return Priced(surplus.reshape(self.pairs.N, self.pairs.M), resources)
+
+    def shown(self, count: int) -> Floats:
+        """The first rows of the last look as tables (count, N, M), 0 where a pair is not looked at."""
+        if len(self.columns) == self.points.shape[1]:
+            return self.probed[:count].reshape(count, self.pairs.N, self.pairs.M)
+        table = np.zeros((count, self.points.shape[1]))
+        table[:, self.columns] = self.probed[:count]
+        return table.reshape(count, self.pairs.N, self.pairs.M)
 
     def move(self, dlam: Floats, dmu: Floats) -> None:
         """Move the prices, and with them every pair's point by one Newton step; after a look."""
         self.pairs.kernels.advance(
-            self.pairs.rows,
-            self.probed,
-            self.point,
-            dlam[self.server],
-            dmu[self.server],
-            self._whole,
-            self._still,
-            False,
-        )
+            self.rows, self.probed, self.point, dlam[self.server], dmu[self.server], self._whole, self._still, False
+        )  # fmt: skip
         self.lam, self.mu = self.lam + dlam, self.mu + dmu
 
     def back(self, lam: Floats, mu: Floats, point: Floats) -> None:
@@ -116,6 +137,23 @@ class Market:
         self.point[:] = point
         self.probed, self._spare = self._spare, self.probed
 
+    def narrow(self, keep: NDArray[np.bool_]) -> bool:
+        """Look from now on at these pairs only (N, M), if that saves much; whether it does."""
+        kept = np.flatnonzero(keep.ravel()[self.columns])
+        if len(self.columns) < _MANY or len(kept) > _MUCH * len(self.columns):
+            return False
+        self.points[:, self.columns] = self.point
+        probed = self.probed.take(kept, axis=1)
+        self._watch(self.columns[kept], self.rows.take(kept, axis=1), self.point.take(kept, axis=1))
+        self.probed = probed
+        return True
+
+    def widen(self) -> None:
+        """Look at all pairs again."""
+        if len(self.columns) < self.points.shape[1]:
+            self.points[:, self.columns] = self.point
+            self._watch(np.arange(self.points.shape[1]), self.pairs.rows, self.points)
+
     def certified(self, margin: float) -> tuple[Floats, float]:
         """Proven upper bounds on every U (N, M), and on D with them.
 
@@ -123,20 +161,21 @@ class Market:
         pairs anew, so the least bound is kept, and pairs that are tight or far below drop out.
         """
         pairs = self.pairs
+        self.widen()
         priced = self.look()
         best = np.repeat(priced.surplus.max(axis=1), pairs.M)
         upper = self._tangents(np.arange(pairs.N * pairs.M), self.point, self.probed)
         loose = self._loose(upper, priced.surplus.ravel(), best - margin)
         rows, point, probed = pairs.rows, self.point, self.probed
         columns = np.arange(len(upper))
-        for _ in range(_CERTIFYING):
+        reach, course = np.ones(len(upper)), np.zeros(len(upper))
+        for step in range(_CERTIFYING):
             if not len(loose):
                 break
-            columns = columns[loose]
-            rows, point = np.take(rows, loose, axis=1), np.take(point, loose, axis=1)
-            probed, nothing = np.take(probed, loose, axis=1), np.zeros(len(loose))
-            lam, mu = self.lam[self.server[columns]], self.mu[self.server[columns]]
-            pairs.kernels.advance(rows, probed, point, nothing, nothing, nothing + 1.0, nothing, False)
+            columns, reach, course = columns[loose], reach[loose], course[loose]
+            rows, point, probed = (table.take(loose, axis=1) for table in (rows, point, probed))
+            lam, mu, nothing = self.lam[self.servers[columns]], self.mu[self.servers[columns]], np.zeros(len(columns))
+            pairs.kernels.advance(rows, probed, point, nothing, nothing, reach, course, step >= _PATIENCE)
             pairs.kernels.probe(rows, pairs.w_t, point, lam, mu, probed)
             upper[columns] = np.fmin(upper[columns], self._tangents(columns, point, probed))
             surplus = probed[WORTH] - lam * probed[TAKEN_B] - mu * probed[TAKEN_F]
@@ -147,7 +186,7 @@ class Market:
     def _tangents(self, columns: Indices, point: Floats, probed: Floats) -> Floats:
         """The greatest surplus that the tangent of V allows each of these pairs, within its server's budgets."""
         gain_b, gain_1, gain_2 = probed[GAIN_B : GAIN_2 + 1]
-        server = self.server[columns]
+        server = self.servers[columns]
         lam, mu = self.lam[server], self.mu[server]
         clocks = np.minimum(self.F[columns], self.pairs.rows[G_STAR, columns])
         upper = probed[WORTH] - gain_b - gain_1 - gain_2
@@ -159,9 +198,15 @@ class Market:
     def _loose(self, upper: Floats, surplus: Floats, least: Floats) -> Indices:
         return np.flatnonzero((upper > least) & ~(upper - surplus <= _TIGHT * self.scale))
 
+    def _watch(self, columns: Indices, rows: Floats, point: Floats) -> None:
+        self.columns, self.rows, self.point, self.server = columns, rows, point, self.servers[columns]
+        self.probed = np.empty((ROWS, len(columns)))
+        self._spare = np.empty((ROWS, len(columns)))
+        self._whole, self._still = np.ones(len(columns)), np.zeros(len(columns))
+
     def _probe(self) -> None:
         self.pairs.kernels.probe(
-            self.pairs.rows, self.pairs.w_t, self.point, self.lam[self.server], self.mu[self.server], self.probed
+            self.rows, self.pairs.w_t, self.point, self.lam[self.server], self.mu[self.server], self.probed
         )
 
 
@@ -183,7 +228,7 @@ class _Soft(NamedTuple):
         split[split < _ABSENT] = 0.0
         total = split.sum(axis=1, keepdims=True)
         split /= total
-        taken = market.probed[TAKEN_B : TAKEN_F + 1].reshape(2, pairs.N, pairs.M)
+        taken = market.shown(2)
         gradient = np.concatenate((
             market.lam * (pairs.B - (split * taken[0]).sum(axis=0)),
             market.mu * (pairs.F - (split * taken[1]).sum(axis=0)),
@@ -196,9 +241,8 @@ class _Soft(NamedTuple):
 
     def newton(self, market: Market) -> Floats:
         """The step to the minimum, in logarithms of the prices."""
-        pairs, M = market.pairs, market.pairs.M
-        lam, mu = market.lam, market.mu
-        b, f, h_bb, h_bf, h_ff = market.probed[:5].reshape(5, pairs.N, M)
+        M, lam, mu = market.pairs.M, market.lam, market.mu
+        b, f, h_bb, h_bf, h_ff = market.shown(5)
         b, f = b * lam, f * mu
         weighted = np.concatenate((self.split * b, self.split * f), axis=1)
         hessian = weighted.T @ weighted / -self.heat
@@ -233,25 +277,29 @@ def descend(market: Market, over: Callable[[], bool] = lambda: False) -> list[fl
     M = market.pairs.M
     heat, coldest = _WARM * market.scale, _COLD * market.scale
     held: _Held | None = None
-    on_stage = 0
+    on_stage = halved = 0
     seen: list[float] = []
     while len(seen) < _LOOKS and not (seen and over()):
         priced = market.look()
         seen.append(priced.bound)
         soft = _Soft.of(market, priced, heat)
-        if held is not None and len(seen) > 3 and held.too_far(soft.value) and np.abs(held.step).max() > _LEAST_STRIDE:
+        if held is not None and len(seen) > 3 and held.too_far(soft.value) and halved < _HALVINGS:
+            halved += 1
             held = held._replace(step=0.3 * held.step)
             market.back(held.lam, held.mu, held.point)
         else:
-            on_stage += 1
+            on_stage, halved = on_stage + 1, 0
             if soft.steepness() < _STILL or on_stage >= _STAGE:
                 if heat <= coldest:
                     break
                 heat, on_stage = max(heat * _FALL, coldest), 0
+                market.narrow(priced.surplus > priced.surplus.max(axis=1, keepdims=True) - _NEAR * heat)
                 soft = _Soft.of(market, priced, heat)
             step = soft.newton(market)
-            step *= min(1.0, _STRIDE / max(float(np.abs(step).max()), _LEAST_STRIDE))
+            np.maximum(step, _FADE, out=step)
+            step *= min(1.0, _STRIDE / max(float(np.abs(step[:M]).max()), float(step.max()), _LEAST_STRIDE))
             slope = float(soft.gradient @ step)
             held = _Held(soft.value, slope, step, market.lam, market.mu, market.point.copy())
         market.move(held.lam * np.expm1(held.step[:M]), held.mu * np.expm1(held.step[M:]))
+    market.widen()
     return seen

@@ -73,11 +73,21 @@ _FLAT = 1e-12
 """Least curvature along a pair's ray, relative."""
 _SMALL = 0.05
 """As in `pairs`."""
+_CHUNK = 4096
+"""Pairs at once: what is computed between input and output then stays in a core's cache."""
 _TINY = 1e-300
 """Keeps quotients finite where a user of no worth has no curvature either."""
 
 
+def _parts(length: int) -> list[slice]:
+    return [slice(at, at + _CHUNK) for at in range(0, length, _CHUNK)]
+
+
 def _probe_arrays(rows: Floats, w_t: float, point: Floats, lam: Floats, mu: Floats, out: Floats) -> None:
+    if len(lam) > _CHUNK:
+        for part in _parts(len(lam)):
+            _probe_arrays(rows[:, part], w_t, point[:, part], lam[part], mu[part], out[:, part])
+        return
     eta = rows[ETA]
     curve, clocks = air(point[0], rows), point[1:]
     b = curve.b
@@ -144,6 +154,12 @@ def _balance_arrays(
 def _advance_arrays(
     rows: Floats, probed: Floats, point: Floats, dlam: Floats, dmu: Floats, reach: Floats, course: Floats, damped: bool
 ) -> None:
+    if len(dlam) > _CHUNK:
+        for part in _parts(len(dlam)):
+            _advance_arrays(
+                rows[:, part], probed[:, part], point[:, part], dlam[part], dmu[part], reach[part], course[part], damped
+            )
+        return
     step = probed[U::3] - dlam * probed[U + 1 :: 3] - dmu * probed[U + 2 :: 3]
     if damped:
         np.minimum(np.where(step[1] * course < 0.0, 0.4, 1.3) * reach, 1.0, out=reach)

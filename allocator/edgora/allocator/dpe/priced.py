@@ -101,7 +101,7 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         market = Market(pairs)
         descent = descend(market, search.over)
         priced = market.look()
-        book = Book(pairs, priced.surplus.argmax(axis=1), market.point)
+        book = Book(pairs, priced.surplus.argmax(axis=1), market.points)
         run = _Run(model, search, book)
         (first,) = book.value([()])
         run.best, run.worth = first.moves, first.worth
@@ -109,7 +109,7 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         upper, total = market.certified(priced.bound - first.worth)
         listing = Listing(upper)
         if (listing.base != book.base).any():  # a tie
-            run.book, run.best, run.worth = Book(pairs, listing.base, market.point), (), -np.inf
+            run.book, run.best, run.worth = Book(pairs, listing.base, market.points), (), -np.inf
         run.bound = total
         few = model.instance.N <= MOST_USERS
         most = _FAST if not self.proof else min(self.associations, pairs.M << pairs.N) if few else self.associations
