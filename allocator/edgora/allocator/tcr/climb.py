@@ -15,7 +15,7 @@ from edgora.allocator.search import Found, Search
 from edgora.allocator.tcr.instance import Instance
 from edgora.allocator.tcr.model import Decision
 from edgora.allocator.tcr.newton import Floats, Ints
-from edgora.allocator.tcr.resources import FINAL, Points, alone, decision, settle
+from edgora.allocator.tcr.resources import FINAL, Points, alone, decision, inside, settle
 
 __all__ = ["Climb"]
 
@@ -233,7 +233,4 @@ class Climb:
 
     def finish(self, point: Points) -> None:
         """Settle a point to convergence from where it is, and anew."""
-        X = point.X.copy()
-        X[1:3] = np.minimum(X[1:3], -1e-3)
-        X[3:] += np.log(0.998)
-        self.settled(point.assoc, X, mu=_ROUGH, final=FINAL)
+        self.settled(point.assoc, inside(point.X), mu=_ROUGH, final=FINAL)

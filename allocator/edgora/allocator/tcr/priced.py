@@ -44,10 +44,10 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not search.over():
             climb.finish(max(ends, key=lambda end: float(end.value[0])))
         bound = None
-        if self.bound:
-            from edgora.allocator.tcr.bound import upper_bound  # only where it is asked for
+        if self.bound and climb.best is not None:
+            from edgora.allocator.tcr.bound import upper_bound  # SciPy only where it is asked for
 
-            bound = upper_bound(instance, climb, search)
+            bound = upper_bound(instance, climb.best, search)
         return closed(climb, search, bound)
 
 

@@ -23,7 +23,7 @@ from edgora.allocator.tcr.instance import Instance
 from edgora.allocator.tcr.model import Decision
 from edgora.allocator.tcr.newton import Floats, Ints, Worth, columns, constants, moved, options_of, values
 
-__all__ = ["Points", "alone", "decision", "settle", "start"]
+__all__ = ["Points", "alone", "decision", "inside", "settle", "start", "variables"]
 
 Bools = NDArray[np.bool_]
 
@@ -97,6 +97,25 @@ def decision(instance: Instance, points: Points, at: int) -> Decision:
     )  # fmt: skip
 
 
+def variables(instance: Instance, chosen: Decision) -> Floats:
+    """A decision's variables (7, 1, N), drawn strictly inside all limits: the start of a warm solve."""
+    e, a = instance, chosen.assoc
+    X = np.empty((7, 1, e.N))
+    X[0] = chosen.phi
+    X[1], X[2] = np.log(chosen.fu / e.fu_max), np.log(chosen.pu / e.pu_max)
+    X[3], X[4] = np.log(chosen.gamma * chosen.fs / e.fs_max[a]), np.log((1.0 - chosen.gamma) * chosen.fs / e.fs_max[a])
+    X[5], X[6] = np.log(chosen.b / e.B[a]), np.log(chosen.ps / e.ps_max[a])
+    return inside(X)
+
+
+def inside(X: Floats) -> Floats:
+    """Variables (7, ..) a little inside the caps and budgets that they keep."""
+    X = X.copy()
+    X[1:3] = np.minimum(X[1:3], -1e-3)
+    X[3:] += np.log(0.998)
+    return X
+
+
 def start(instance: Instance, assoc: Ints) -> Floats:
     """A cold start of each association (7, A, N): equal shares that leave a tenth, caps nearly reached, least phi."""
     A, N = assoc.shape
@@ -151,9 +170,9 @@ def alone(
 
 
 def _unit(instance: Instance) -> float:
-    """Half of what a user earns with an even share: the scale of mu."""
+    """Two thirds of what a user earns with an even share: the scale of mu."""
     e, p = instance, instance.params
-    return 0.5 * p.v1 * float(np.log1p(p.v2 * (e.score.mean() + 3.0 * min(1.0, e.M / e.N))))
+    return p.v1 * float(np.log1p(p.v2 * (e.score.mean() + 3.0 * min(1.0, e.M / e.N)))) / 1.5
 
 
 def _never() -> bool:
