@@ -1,6 +1,9 @@
 """BaaS's learners: they learn, they repeat, they survive being killed, and their policies play anywhere."""
 
+import importlib.util
+import itertools
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,11 +13,11 @@ import numpy as np
 import pytest
 
 from edgora.allocator import registry, solve
-from edgora.allocator.baas import Instance, Params, draw
+from edgora.allocator.baas import Instance, Params, Slots, draw
 from edgora.allocator.baas.batch import Batch
 from edgora.allocator.baas.evaluate import play, scale
 from edgora.allocator.baas.exact import best
-from edgora.allocator.baas.learned import PairPolicy, load_policy
+from edgora.allocator.baas.learned import FlatPolicy, PairPolicy, greedy_heads, load_policy, table_choice, table_states
 from edgora.allocator.baas.learning import ALGORITHMS, LEARNING
 from edgora.allocator.baas.policies import Policy
 from edgora.allocator.baas.stream import Stream
@@ -23,10 +26,14 @@ from edgora.allocator.learn.problem import Progress, Trained, never, silent
 from edgora.wire.errors import NotFound, Refused
 
 UNSEEN = range(2000, 2006)
+DEEP = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 SMALL = {"U": 6, "M": 3, "horizon": 20}
 TINY: dict[str, dict[str, object]] = {
     "pair-q": {"slots": 160, "copies": 8, "updates_per_slot": 0.5, "log_slots": 40},
     "struct-ddqn": {"slots": 160, "copies": 8, "warm_slots": 40, "batch": 16, "log_slots": 40},
+    "qlearning": {"slots": 160, "copies": 8, "log_slots": 40},
+    "ddqn": {"slots": 160, "copies": 8, "warm_slots": 40, "batch": 16, "log_slots": 40, "hidden": [8]},
+    "dqn-no-select": {"slots": 160, "copies": 8, "warm_slots": 40, "batch": 16, "log_slots": 40, "output": "sigmoid"},
 }
 
 
@@ -72,7 +79,7 @@ def test_struct_ddqn_learns_from_the_scalar_reward(tmp_path: Path) -> None:
     assert score(load_policy(tmp_path / "policy.npz"), Params(U=6, M=3, horizon=20)) > 0.7
 
 
-@pytest.mark.parametrize("algo", TINY)
+@pytest.mark.parametrize("algo", [pytest.param(algo, marks=DEEP if "dqn" in algo[:4] else ()) for algo in TINY])
 def test_a_seed_is_a_result(algo: str, tmp_path: Path) -> None:
     runs = [
         train(algo, tmp_path / name, seed=seed, **SMALL, **TINY[algo]) for name, seed in (("a", 5), ("b", 5), ("c", 6))
@@ -84,7 +91,7 @@ def test_a_seed_is_a_result(algo: str, tmp_path: Path) -> None:
     assert runs[0].slots == 160
 
 
-@pytest.mark.parametrize("algo", TINY)
+@pytest.mark.parametrize("algo", [pytest.param(algo, marks=DEEP if "dqn" in algo[:4] else ()) for algo in TINY])
 def test_a_stopped_run_goes_on_to_the_same_weights(algo: str, tmp_path: Path) -> None:
     whole = train(algo, tmp_path / "whole", seed=5, **SMALL, **TINY[algo])
     for stops in (3, 11):  # asked before each of the 20 steps
@@ -160,13 +167,122 @@ def test_progress_is_heard_and_logged(tmp_path: Path) -> None:
     assert heard[-1].figures["loss"] < heard[0].figures["loss"]
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", [pytest.param(algo, marks=DEEP if "dqn" in algo[:4] else ()) for algo in ALGORITHMS])
 def test_bad_settings_are_refused_by_name(algo: str, tmp_path: Path) -> None:
     for settings, field in (({"u": 3}, "u"), ({"slots": 0}, "slots"), ({"U": "x"}, "U"), ({"profile": 3}, "profile")):
         with pytest.raises(Refused) as refusal:
             train(algo, tmp_path / "run", **settings)  # type: ignore[arg-type]
         assert refusal.value.field == field
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def heads_of(slots: Slots, seed: int) -> np.ndarray:
+    U, M = slots.params.U, slots.params.M
+    return np.random.default_rng(seed).normal(0, 1, (slots.copies, 1 + U * M + 5 * M)).astype(np.float32)
+
+
+def test_the_argmax_of_additive_heads_is_exact() -> None:
+    slots = Batch(Stream(Params(U=3, M=3), np.random.default_rng(0), 12)).slots
+    heads = heads_of(slots, 1)
+    q, h = heads[:, 1:10].reshape(-1, 3, 3), heads[:, 10:].reshape(-1, 3, 5)
+    assign, level = greedy_heads(heads, slots, "", np.random.default_rng(0))
+    for copy in range(12):
+        legal = [
+            ues for ues in itertools.product(range(-1, 3), repeat=3)
+            if len({u for u in ues if u >= 0}) == sum(u >= 0 for u in ues)
+        ]  # fmt: skip
+        worths = [sum(q[copy, u, m] for m, u in enumerate(ues) if u >= 0) for ues in legal]
+        chosen = sum(q[copy, u, m] for m, u in enumerate(assign[copy]) if u >= 0)
+        assert chosen == pytest.approx(max(worths))
+        assert (level[copy] == h[copy].argmax(axis=1)).all()
+
+
+def test_ablations_fix_their_half_of_the_choice() -> None:
+    slots = Batch(Stream(Params(), np.random.default_rng(0), 4)).slots
+    heads, rng = heads_of(slots, 1), np.random.default_rng(0)
+    whole, no_alloc = (greedy_heads(heads, slots, name, rng) for name in ("", "no-alloc"))
+    first, second = (greedy_heads(heads, slots, "no-select", rng) for _ in range(2))
+    assert (no_alloc[0] == whole[0]).all()
+    assert (no_alloc[1] == 2).all()  # 60 MHash/s
+    assert (first[0] != second[0]).any()
+    assert (first[1] == whole[1]).all()
+
+
+def test_what_the_tables_actions_mean() -> None:
+    slots = Batch(Stream(Params(U=7, M=4), np.random.default_rng(3), 5)).slots
+    actions = np.random.default_rng(1).integers(0, 25, (5, 4))
+    choice = table_choice(slots, actions)
+    for copy in range(5):
+        free = sorted(range(7), key=lambda u: slots.d[copy, u] * slots.xi[copy, u])
+        for m in range(4):
+            fifth, level = divmod(int(actions[copy, m]), 5)
+            taken = free[math.ceil(len(free) * (fifth + 1) / 5) - 1]
+            assert choice.assign[copy, m] == taken
+            assert choice.request[copy, m] == 20 * (level + 1)
+            free.remove(taken)
+    crowd = Batch(Stream(Params(U=2, M=4), np.random.default_rng(3), 1)).slots
+    assert table_choice(crowd, np.zeros((1, 4), dtype=np.int64)).assign[0, 2:].tolist() == [-1, -1]
+    assert table_states(crowd).max() < 36
+
+
+def test_the_table_learns(tmp_path: Path) -> None:
+    train("qlearning", tmp_path, slots=8000)
+    assert score(load_policy(tmp_path / "policy.npz"), Params()) > 0.4
+
+
+def test_the_flat_network_learns_a_little(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    small = {"U": 4, "M": 2, "profile": "paper"}
+    train("ddqn", tmp_path, slots=3200, rate=3e-3, updates_per_slot=0.2, batch=64, **small)
+    params = Params(U=4, M=2, profile="paper")
+    assert score(load_policy(tmp_path / "policy.npz"), params) > 0.25
+
+
+def test_the_policy_computes_what_torch_computes() -> None:
+    torch = pytest.importorskip("torch")
+    from edgora.allocator.baas import features
+    from edgora.allocator.baas.ddqn import network
+    from edgora.allocator.learn.torch_state import deterministic, layers
+
+    deterministic(4)
+    params = Params()
+    made = network(params, (64, 32, 32))
+    header = {"algo": "ddqn", "ablation": "", "U": 20, "M": 10, "profile": "hetero", "obs": "full"}
+    policy = FlatPolicy(layers("net", made), header)
+    slots = Batch(Stream(params, np.random.default_rng(1), 50)).slots
+    x = features.flat(slots)
+    with torch.no_grad():
+        expected = made(torch.from_numpy(x)).numpy()
+    assert np.abs(policy.network(x) - expected).max() < 1e-6
+    assign, level = greedy_heads(expected, slots, "", np.random.default_rng(0))
+    choice = policy.decide(slots)
+    assert (choice.assign == assign).all()
+    assert (choice.request == 20.0 * (level + 1)).all()
+
+
+@pytest.mark.parametrize("change", [{"U": 19}, {"M": 9}, {"profile": "paper"}, {"obs": "paper"}], ids=str)
+def test_a_flat_network_fits_its_own_size_only(change: dict[str, object]) -> None:
+    header = {"algo": "ddqn", "ablation": "", "U": 20, "M": 10, "profile": "hetero", "obs": "full"}
+    policy = FlatPolicy({"net.0.weight": np.zeros((251, 290)), "net.0.bias": np.zeros(251)}, header)
+    assert policy.decide(Batch(Stream(Params(), np.random.default_rng(1), 2)).slots).assign.shape == (2, 10)
+    with pytest.raises(Refused, match="trained for U=20 M=10"):
+        policy.decide(Batch(Stream(Params(**change), np.random.default_rng(1), 2)).slots)  # type: ignore[arg-type]
+
+
+def test_single_and_double_targets_differ(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    found = []
+    for algo in ("dqn", "ddqn"):
+        trained = train(algo, tmp_path / algo, seed=5, **SMALL, **TINY["ddqn"])
+        found.append(weights.read(Path(str(trained.policy)), "policy")[0])
+    assert any((array != found[1][name]).any() for name, array in found[0].items())
+
+
+def test_a_learner_without_weights_says_what_to_do() -> None:
+    with pytest.raises(Refused, match="ships no weights") as refusal:
+        solve("baas", "ddqn", draw(1))
+    assert refusal.value.fix is not None
+    assert "edgora train baas --algo ddqn" in refusal.value.fix
 
 
 def test_names_that_nobody_has(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@
 Files are checked when they are read: what does not fit is Refused, never an exception of numpy's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,14 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.baas import features
+from edgora.allocator.baas.baselines import random_matching
 from edgora.allocator.baas.features import Floats32
 from edgora.allocator.baas.matching import fill, match
-from edgora.allocator.baas.model import Choice, Floats, Slots, caps
+from edgora.allocator.baas.model import IDLE, Choice, Floats, Ints, Slots, caps
+from edgora.allocator.baas.params import LEVELS
 from edgora.allocator.learn import weights
+from edgora.allocator.learn.network import Perceptron
 from edgora.allocator.learn.weights import Arrays
 from edgora.wire.errors import Refused
 
-__all__ = ["BlockScorer", "LearnedPolicy", "PairPolicy", "PairScorer", "load_policy"]
+__all__ = [
+    "ACTIONS", "STATES", "BlockScorer", "FlatPolicy", "LearnedPolicy", "PairPolicy", "PairScorer", "TablePolicy",
+    "greedy_heads", "load_policy", "table_choice", "table_states",
+]  # fmt: skip
 
 
 class LearnedPolicy(Protocol):
@@ -144,6 +150,100 @@ class PairPolicy:
         return Choice(match(self.scores(slots)), power)
 
 
+class FlatPolicy:
+    """The paper's network: greedy in additive heads, exactly."""
+
+    def __init__(self, arrays: Arrays, header: Mapping[str, Any], seed: int = 0) -> None:
+        """`seed` is of the random matching of `no-select`."""
+        self.name, self._ablation = str(header["algo"]), str(header["ablation"])
+        self._shape = (int(header["U"]), int(header["M"]), str(header["profile"]), str(header["obs"]))
+        self.network = Perceptron.of(arrays, "net")
+        self._rng = np.random.default_rng(seed)
+
+    def decide(self, slots: Slots) -> Choice:
+        params = slots.params
+        if (params.U, params.M, params.profile, params.obs) != self._shape:
+            U, M, profile, obs = self._shape
+            detail = (
+                f"{self.name} was trained for U={U} M={M} profile={profile} obs={obs}: a flat network fits no other"
+            )
+            raise Refused(detail, field="policy")
+        heads = self.network(features.flat(slots))
+        if heads.shape[1] != 1 + params.U * params.M + params.M * len(LEVELS):
+            raise Refused(f"policy: {heads.shape[1]} outputs do not fit U={params.U} M={params.M}", field="policy")
+        assign, level = greedy_heads(heads, slots, self._ablation, self._rng)
+        return Choice(assign, np.asarray(LEVELS)[level])
+
+
+def greedy_heads(heads: Floats32, slots: Slots, ablation: str, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """UE and level of each server that maximise V + sum q + sum h over legal actions, each (B,M).
+
+    `no-alloc` asks for the level of 60, `no-select` serves a random matching, from `rng`.
+    """
+    U, M = slots.params.U, slots.params.M
+    if ablation == "no-select":
+        assign = random_matching(rng, slots.copies, U, M)
+    else:
+        assign = match(heads[:, 1 : 1 + U * M].reshape(-1, U, M))
+    if ablation == "no-alloc":
+        return assign, np.full_like(assign, LEVELS.index(60.0))
+    return assign, heads[:, 1 + U * M :].reshape(-1, M, len(LEVELS)).argmax(axis=2)
+
+
+FIFTHS = 5
+ACTIONS = FIFTHS * len(LEVELS)
+"""A fifth of the free UEs x a level."""
+_REPUTATION_CUTS, _BLOCK_BINS, _SPEED_BINS = (0.9, 1.3), 4, 3
+STATES = (len(_REPUTATION_CUTS) + 1) * _BLOCK_BINS * _SPEED_BINS
+
+
+def table_states(slots: Slots) -> Ints:
+    """State of each server (B,M): bins of its reputation, block and speed."""
+    params = slots.params
+
+    def binned(values: Floats, low: float, high: float, bins: int) -> Ints:
+        share = (values - low) / (high - low) if high > low else np.zeros_like(values)
+        return np.clip(share * bins, 0, bins - 1).astype(np.int64)
+
+    reputation = np.digitize(slots.Y, _REPUTATION_CUTS)
+    block = binned(slots.b, params.b_lo, params.b_hi, _BLOCK_BINS)
+    speed = binned(slots.f, params.f_lo, params.f_hi, _SPEED_BINS)
+    states: Ints = (reputation * _BLOCK_BINS + block) * _SPEED_BINS + speed
+    return states
+
+
+def table_choice(slots: Slots, actions: Ints) -> Choice:
+    """What the servers' actions (B,M) mean: in index order each takes the heaviest UE of a fifth of the free ones."""
+    fifth, level = np.divmod(actions, len(LEVELS))
+    demand = slots.d * slots.xi
+    assign = np.full(actions.shape, IDLE, dtype=np.int64)
+    rows = np.arange(slots.copies)
+    for m in range(min(slots.params.M, slots.params.U)):  # every server takes one, so U - m are free in every copy
+        lightest_first = np.argsort(demand, axis=1, kind="stable")
+        free = slots.params.U - m
+        place = np.ceil(free * (fifth[:, m] + 1) / FIFTHS).astype(np.int64) - 1
+        assign[:, m] = lightest_first[rows, place]
+        demand[rows, assign[:, m]] = np.inf  # taken: behind all free ones
+    return Choice(assign, np.asarray(LEVELS)[level])
+
+
+class TablePolicy:
+    """Each server's best action by the shared table."""
+
+    def __init__(self, arrays: Arrays, header: Mapping[str, Any], _seed: int = 0) -> None:
+        self.name = str(header["algo"])
+        self._table = _expected(arrays, "table", (STATES, ACTIONS))
+
+    @staticmethod
+    def arrays_of(table: Floats) -> dict[str, Floats32]:
+        return {"table": table.astype(np.float32)}
+
+    def decide(self, slots: Slots) -> Choice:
+        if slots.params.obs != "full":
+            raise Refused(f"{self.name} needs obs=full: it looks at demands and blocks", field="obs")
+        return table_choice(slots, self._table[table_states(slots)].argmax(axis=2))
+
+
 def _expected(arrays: Arrays, name: str, shape: tuple[int | None, ...]) -> Floats32:
     array: NDArray[Any] | None = arrays.get(name)
     if array is None or array.ndim != len(shape) or array.dtype.kind != "f":
@@ -155,4 +255,6 @@ def _expected(arrays: Arrays, name: str, shape: tuple[int | None, ...]) -> Float
     return array.astype(np.float32)
 
 
-_FORMS = {"pair": PairPolicy}
+_FORMS: Mapping[str, Callable[[Arrays, Mapping[str, Any], int], LearnedPolicy]] = {
+    "pair": PairPolicy, "flat": FlatPolicy, "table": TablePolicy,
+}  # fmt: skip

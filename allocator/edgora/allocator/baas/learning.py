@@ -31,6 +31,10 @@ _ROOM = "edgora.allocator.baas"
 ALGORITHMS: Mapping[str, str] = {
     "pair-q": f"{_ROOM}.pair_q",
     "struct-ddqn": f"{_ROOM}.struct_ddqn",
+    "qlearning": f"{_ROOM}.qlearning",
+    **dict.fromkeys(
+        ("dqn", "ddqn", "dqn-no-alloc", "dqn-no-select", "ddqn-no-alloc", "ddqn-no-select"), f"{_ROOM}.ddqn"
+    ),
 }
 """Where each algorithm lives."""
 

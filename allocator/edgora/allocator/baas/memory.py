@@ -21,11 +21,12 @@ _BY_UE, _BY_SERVER = ("d", "xi", "tau"), ("b", "A", "B")
 
 
 class Transitions(NamedTuple):
-    """A sample: what was there, what was executed and granted, what it earned, what came next."""
+    """A sample: what was there, what was executed, what it earned, what came next."""
 
     slots: Slots
     assign: Ints
-    hash: Floats
+    power: Floats
+    """MHash/s, as the learner wants to remember it: granted or asked for."""
     reward: Floats
     after: Slots
 
@@ -40,7 +41,7 @@ class Memory:
             fields |= {side + name: ((params.U,), np.float32) for name in _BY_UE}
             fields |= {side + name: ((params.M,), np.float32) for name in _BY_SERVER}
         self._ring = Replay(capacity, {
-            **fields, "layout": ((), np.int64), "assign": ((params.M,), np.int64), "hash": ((params.M,), np.float64),
+            **fields, "layout": ((), np.int64), "assign": ((params.M,), np.int64), "power": ((params.M,), np.float64),
             "reward": ((), np.float64),
         })  # fmt: skip
         self._f: list[Floats] = []
@@ -50,7 +51,7 @@ class Memory:
     def __len__(self) -> int:
         return len(self._ring)
 
-    def add(self, episode: int, slots: Slots, outcome: Outcome, after: Slots) -> None:
+    def add(self, episode: int, slots: Slots, outcome: Outcome, power: Floats, after: Slots) -> None:
         """One transition of every copy; `episode` counts the batch's, each with layouts of its own."""
         if episode != self._episode:
             self._episode = episode
@@ -60,7 +61,7 @@ class Memory:
         row = {name: getattr(slots, name) for name in (*_BY_UE, *_BY_SERVER)}
         row |= {f"next.{name}": getattr(after, name) for name in (*_BY_UE, *_BY_SERVER)}
         layout = (len(self._f) - 1) * slots.copies + np.arange(slots.copies)
-        self._ring.add(**row, layout=layout, assign=outcome.assign, hash=outcome.hash, reward=outcome.reward)
+        self._ring.add(**row, layout=layout, assign=outcome.assign, power=power, reward=outcome.reward)
 
     def sample(self, rng: np.random.Generator, size: int) -> Transitions:
         """Uniform with replacement."""
@@ -74,7 +75,7 @@ class Memory:
             arrays = {name: found[side + name].astype(np.float64) for name in (*_BY_UE, *_BY_SERVER)}
             return Slots(params=self._params, f=f, rate=rate, **arrays)
 
-        return Transitions(slots(""), found["assign"], found["hash"], found["reward"], slots("next."))
+        return Transitions(slots(""), found["assign"], found["power"], found["reward"], slots("next."))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything, for a checkpoint."""

@@ -128,7 +128,7 @@ class LearnedSolver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shipped = WEIGHTS / f"{self.algo}.npz"
         if self.file is None and not shipped.exists():
             raise Refused(
-                f"{self.algo} ships no weights: its network fits one U and M, so train it for yours",
+                f"{self.algo} ships no weights: train it, and name its policy.npz",
                 field="file", fix=f"edgora train baas --algo {self.algo} --out DIR, then --set file=DIR/policy.npz",
             )  # fmt: skip
         found = load_policy(shipped if self.file is None else Path(self.file), seed)
@@ -149,12 +149,61 @@ class StructDdqnSolver(LearnedSolver, frozen=True):
     algo = "struct-ddqn"
 
 
+class QlearningSolver(LearnedSolver, frozen=True):
+    """`qlearning`."""
+
+    algo = "qlearning"
+
+
+class DqnSolver(LearnedSolver, frozen=True):
+    """`dqn`."""
+
+    algo = "dqn"
+
+
+class DdqnSolver(LearnedSolver, frozen=True):
+    """`ddqn`."""
+
+    algo = "ddqn"
+
+
+class DqnNoAllocSolver(LearnedSolver, frozen=True):
+    """`dqn-no-alloc`."""
+
+    algo = "dqn-no-alloc"
+
+
+class DqnNoSelectSolver(LearnedSolver, frozen=True):
+    """`dqn-no-select`."""
+
+    algo = "dqn-no-select"
+
+
+class DdqnNoAllocSolver(LearnedSolver, frozen=True):
+    """`ddqn-no-alloc`."""
+
+    algo = "ddqn-no-alloc"
+
+
+class DdqnNoSelectSolver(LearnedSolver, frozen=True):
+    """`ddqn-no-select`."""
+
+    algo = "ddqn-no-select"
+
+
 SOLVERS: dict[str, type[Solver]] = {
     "random": RandomSolver,
     "greedy": GreedySolver,
     "ga": GaSolver,
     "exact": ExactSolver,
     "priced": PricedSolver,
+    "qlearning": QlearningSolver,
+    "dqn": DqnSolver,
+    "ddqn": DdqnSolver,
+    "dqn-no-alloc": DqnNoAllocSolver,
+    "dqn-no-select": DqnNoSelectSolver,
+    "ddqn-no-alloc": DdqnNoAllocSolver,
+    "ddqn-no-select": DdqnNoSelectSolver,
     "pair-q": PairQSolver,
     "struct-ddqn": StructDdqnSolver,
 }

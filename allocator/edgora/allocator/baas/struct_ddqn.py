@@ -182,7 +182,7 @@ def train(
         # Play one slot in every copy.
         slots, episode = batch.slots, batch.episode
         outcome = batch.step(explored(slots, online.policy(algo).decide(slots), play_rng, epsilon.at(slot)))
-        memory.add(episode, slots, outcome, batch.slots if batch.final is None else batch.final)
+        memory.add(episode, slots, outcome, outcome.hash, batch.slots if batch.final is None else batch.final)
         reward.add(outcome.reward)
         if slot == 0:
             centre = float(outcome.reward.mean())
@@ -196,10 +196,12 @@ def train(
             future = target.value(seen.after, chosen.assign, chosen.request)
             if arguments.common_draws:
                 future -= _without_history(target, seen.after, chosen.assign)
-            error = online.value(seen.slots, seen.assign, seen.hash) - (seen.reward - centre + arguments.gamma * future)
+            error = online.value(seen.slots, seen.assign, seen.power) - (
+                seen.reward - centre + arguments.gamma * future
+            )
             slope = (2.0 * error / len(error))[:, None]
             x = online.inputs(seen.slots, seen.assign)
-            slopes = {"pair": slope * (seen.assign >= 0), "block": slope * _lever(seen.hash), "state": slope}
+            slopes = {"pair": slope * (seen.assign >= 0), "block": slope * _lever(seen.power), "state": slope}
             gradients = {
                 name: part.gradient(x[name], slopes[name].reshape(-1, 1)) for name, part in online.parts.items()
             }
