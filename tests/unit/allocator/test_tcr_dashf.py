@@ -279,6 +279,18 @@ def test_permuting_users_and_servers_permutes_the_answer():
     assert np.array_equal(servers[np.array(second.assoc)], np.array(first.assoc)[users])
 
 
+def test_scaling_units_scales_the_value():
+    """Trust in another unit; bits, hertz and cycles a thousandth each with time kept."""
+    plain = solve("tcr", "dashf", instance(6, 2, 1)).objective
+    for v1 in (1e-3, 1e3):
+        assert solve("tcr", "dashf", instance(6, 2, 1, v1=v1)).objective == pytest.approx(plain * v1, rel=1e-5)
+    milli = {
+        "kb_bits": 8.0, "B": 1e4, "block_bits": 6.4e4, "wire": 1.5e4, "N0": 10**-20.4 * 1e3, "fs_max": 2e7, "fu_max": 1e6,
+        "verify": 1e6, "kappa_u": 1e-19, "kappa_s": 1e-19,
+    }  # fmt: skip
+    assert solve("tcr", "dashf", instance(6, 2, 1, **milli)).objective == pytest.approx(plain, rel=1e-5)
+
+
 def test_a_time_limit_and_a_stop_end_it_with_the_best_so_far():
     e = instance(20, 3, 0)
     began = time.monotonic()

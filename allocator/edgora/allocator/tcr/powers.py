@@ -41,14 +41,14 @@ Floats = NDArray[np.float64]
 _START = 0.9
 """Of the start's server powers (7.3)."""
 _STRETCH = 10.0
-"""The program's objective is this many times the surrogate: single users' energies then still count beside its digits."""
+"""The program's objective is this many times the surrogate over v1: single users' energies then count beside its digits."""
 _ACCURACY = 1e-6
 """Asked of Clarabel, of the stretched objective: V - y C goes to 0 as Dinkelbach's loop converges, as a difference of
 terms of order 10, so this is about 1e-8 of them."""
 _LEAST = 1e-12
 """Of a cap or budget: amounts are positive."""
 _SLACK = 1e-5
-"""Relative fall that is put down to the convex solver's accuracy; `almost solved` reaches ten times that."""
+"""Of the trust: fall that is put down to the accuracy of the convex solver; ten times that if it says `almost solved`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,9 @@ class Powers:
         k = {
             name: cp.Parameter(n, name=name, nonneg=True)
             for name in (
-                "noise_up", "noise_down", "signal_up", "signal_down", "rho_up", "rho_down", "t_local", "t_server", "t_up", "t_down", "t_chain", "e_up",
-                "e_down", "e_fu", "e_fs", "v", "v_b", "v_ps", "v_fs", "part_pu", "part_fu",
+                "noise_up", "noise_down", "signal_up", "signal_down", "rho_up", "rho_down", "t_local", "t_server",
+                "t_up", "t_down", "t_chain", "e_up", "e_down", "e_fu", "e_fs", "v", "v_b", "v_ps", "v_fs", "part_pu",
+                "part_fu",
             )
         }  # fmt: skip
         part = {name: cp.Parameter((e.M, n), name=f"part_{name}", nonneg=True) for name in ("b", "ps", "fs")}
@@ -108,10 +109,8 @@ class Powers:
         )  # fmt: skip
         energy = cp.sum([cp.sum(cp.multiply(k[name], cp.square(of))) for name, of in squares])
         share = k["v"] + cp.sum([cp.multiply(k[f"v_{name}"], v[name]) for name in ("b", "ps", "fs")])
-        trust = p.v1 * cp.sum(cp.log(share))
-        self.program = Program(
-            cp.Problem(cp.Maximize(_STRETCH * (trust - weight * delay - energy)), rows), careful=True
-        )
+        worth = cp.sum(cp.log(share)) - weight * delay - energy
+        self.program = Program(cp.Problem(cp.Maximize(_STRETCH * worth), rows), careful=True)
 
     def climb(
         self,
@@ -127,24 +126,23 @@ class Powers:
         Ends when the surrogate's value changes by less than `tol` relatively, or when `over` says so; at least one
         solve is done. Raises the errors of `Program.solve`.
         """
-        e, accuracy = self.instance, _ACCURACY if solver == "clarabel" else None
+        e, v1, accuracy = self.instance, self.instance.params.v1, _ACCURACY if solver == "clarabel" else None
         decision = replace(start, ps=start.ps * _START)
         surrogate: list[float] = []
         worth: list[float] = []
         done: list[Solved] = []
         for _ in range(solves):
-            solved = self.program.solve(solver, tolerance=accuracy, **self._at(decision, y))
-            solved = replace(solved, value=solved.value / _STRETCH)
+            solved = self.program.solve(solver, tolerance=accuracy, **self._at(decision, y / v1))
+            solved = replace(solved, value=solved.value * v1 / _STRETCH)
             point = self._within(decision, solved)
             terms = e.model.terms(point)
             value = terms.trust - y * terms.C
-            slack = _SLACK * (10.0 if solved.status == "almost solved" or solver == "scs" else 1.0) * (1 + abs(value))
+            rough = solved.status == "almost solved" or solver == "scs"
+            slack = _SLACK * (10.0 if rough else 1.0) * (v1 + terms.trust)
             assert value >= solved.value - slack, f"the surrogate {solved.value} is above V - yC, {value}"
-            if surrogate:
-                assert solved.value >= surrogate[-1] - slack, (
-                    f"the surrogate fell from {surrogate[-1]} to {solved.value}"
-                )
-                assert value >= worth[-1] - slack, f"V - yC fell from {worth[-1]} to {value}"
+            last = (surrogate[-1], worth[-1]) if worth else (-np.inf, -np.inf)
+            assert solved.value >= last[0] - slack, f"the surrogate fell from {last[0]} to {solved.value}"
+            assert value >= last[1] - slack, f"V - yC fell from {last[1]} to {value}"
             decision = point
             surrogate.append(solved.value)
             worth.append(value)
@@ -156,7 +154,7 @@ class Powers:
         return Climb(decision, surrogate, worth, done)
 
     def _at(self, at: Decision, y: float) -> dict[str, Any]:
-        """The program's parameters: the surrogate at a point, in ratios to it."""
+        """The program's parameters: the surrogate at a point, in ratios to it; y in units of v1."""
         e, p, a, users = self.instance, self.instance.params, at.assoc, np.arange(self.instance.N)
         terms = e.model.terms(at)
         unit = terms.T
