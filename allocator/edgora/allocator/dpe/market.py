@@ -34,7 +34,7 @@ __all__ = ["Market", "Priced", "descend"]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_WARM, _COLD, _FALL = 0.03, 2e-4, 0.25
+_WARM, _COLD, _FALL = 0.03, 1e-3, 0.25
 """Temperature at first and at last, relative to the mean worth of a pair, and its fall from stage to stage."""
 _LOOKS, _STAGE = 60, 4
 """Most looks in all, and on one stage."""

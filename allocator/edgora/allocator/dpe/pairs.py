@@ -159,9 +159,12 @@ def log_snr_at(b: Floats, rows: Floats) -> Floats:
     free = log_snr > rows[L_CAP]
     if free.any():
         x, target = log_snr[free], np.log(rows[FREE_B][free] / b[free])
-        for _ in range(6):  # Newton on ln(k e^l), whose derivative is l / k
+        for _ in range(8):  # Newton on ln(k e^l), whose derivative is l / k
             k = x + np.expm1(-x)
-            x = np.maximum(x - (np.log(k) + x - target) * k / x, 0.05 * x)
+            step = (np.log(k) + x - target) * k / x
+            x = np.maximum(x - step, 0.05 * x)
+            if (np.abs(step) <= 1e-5 * x).all():
+                break
         log_snr[free] = x
     return log_snr
 

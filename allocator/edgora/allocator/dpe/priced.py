@@ -30,8 +30,8 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 _FAST = 256
 """Associations that the fast mode looks at."""
-_BATCH = 64
-"""Most associations that are solved together."""
+_FIRST, _BATCH = 8, 64
+"""Associations that are solved together, at first and at most."""
 _PROOF = 1e-9
 """Relative gap at which a value counts as proven."""
 _ROUNDING = 1e-12
@@ -55,7 +55,7 @@ class _Run:
 
     def look(self, listing: Listing, total: float, most: int) -> Status:
         """Value associations by rising loss until one of the reasons to end."""
-        certified, size = -np.inf, 1
+        certified, size = -np.inf, _FIRST
         while True:
             below = total - self.worth + _ROUNDING * abs(total)
             batch = listing.next(min(size, most - self.listed), below)
