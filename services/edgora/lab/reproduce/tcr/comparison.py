@@ -66,7 +66,7 @@ def fig6(setting: Setting, note: Note) -> Reproduction:
             )
             if field == "tcr" and upper[profile]:
                 axis.axhline(float(np.mean(upper[profile])), color="black", ls=":", label="upper bound")
-                axis.legend(frameon=False, fontsize=7, loc="upper left")
+                axis.legend(frameon=False, fontsize=7, loc="center left")
             axis.set(title=f"{profile}: {label}", xticks=at, xticklabels=[LABELS[name] for name in METHODS])
             axis.tick_params(axis="x", rotation=60, labelsize=7)
     delegate = means["delegate"]
