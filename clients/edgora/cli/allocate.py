@@ -24,7 +24,7 @@ import typer
 from edgora.cli.output import fail, missing_extra, progress, show
 from edgora.wire.errors import EdgoraError, Refused
 
-__all__ = ["app_commands"]
+__all__ = ["Json", "Seed", "Settings", "app_commands", "interruptible", "registry_for", "settings_of"]
 
 _PROGRESS_S = 0.5
 """Least seconds between two lines of progress."""
@@ -48,10 +48,10 @@ def app_commands(app: typer.Typer) -> None:
 
 def draw(problem: ProblemName, out: OutFile, seed: Seed = 0, settings: Settings = None, as_json: Json = False) -> None:
     """Draw an instance of a problem."""
-    registry = _registry("draw")
+    registry = registry_for("draw")
     try:
         room = registry.problem(problem)
-        chosen = _settings(settings)
+        chosen = settings_of(settings)
         instance = room.draw(seed, chosen)
         with _output(out) as write:
             write(room.dump_instance(instance))
@@ -81,21 +81,21 @@ def solve(
     as_json: Json = False,
 ) -> None:
     """Solve an instance; Ctrl-C writes the best so far."""
-    registry = _registry("solve")
+    registry = registry_for("solve")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's policy is found from the working directory
     try:
         room = registry.problem(problem)
         if time_limit is not None and not (math.isfinite(time_limit) and time_limit > 0.0):
             raise Refused(f"--time-limit is {time_limit}: must be above 0 seconds", field="--time-limit")
-        chosen = _settings(settings)
+        chosen = settings_of(settings)
         if trace is not None:
             chosen["trace"] = str(trace)
         policy = registry.policy(
             problem, solver, seed=seed, settings=chosen
         )  # a wrong name fails before a file is read
         parsed = room.load_instance(_read(instance, "--instance"))
-        with _interruptible(stoppable=policy.stoppable) as stop, _output(out) as write:
+        with interruptible(stoppable=policy.stoppable) as stop, _output(out) as write:
             solution = registry.solve(
                 problem, solver, parsed,
                 seed=seed, time_limit_s=time_limit, settings=chosen, stopped=stop.is_set, report=_reporter(),
@@ -121,7 +121,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Recompute a solution's objective, every constraint's slack and every claim; exit 1 if something does not hold."""
-    registry = _registry("score")
+    registry = registry_for("score")
     try:
         room = registry.problem(problem)
         parsed = room.load_instance(_read(instance, "--instance"))
@@ -142,7 +142,8 @@ def score(
         raise typer.Exit(1)
 
 
-def _registry(verb: str) -> ModuleType:
+def registry_for(verb: str) -> ModuleType:
+    """The registry, or an exit that names what to install for this verb."""
     try:
         from edgora.allocator import registry
     except ImportError as error:
@@ -150,7 +151,7 @@ def _registry(verb: str) -> ModuleType:
     return registry
 
 
-def _settings(pairs: list[str] | None) -> dict[str, object]:
+def settings_of(pairs: list[str] | None) -> dict[str, object]:
     """`--set key=value` pairs; a value is JSON if it parses, else text."""
     settings: dict[str, object] = {}
     for pair in pairs or []:
@@ -206,7 +207,7 @@ def _all(written: int) -> None:
 
 
 @contextmanager
-def _interruptible(*, stoppable: bool) -> Iterator[threading.Event]:
+def interruptible(*, stoppable: bool) -> Iterator[threading.Event]:
     """Ctrl-C sets the event; a second one, or the first for a policy that looks at no event, raises KeyboardInterrupt."""
     stop = threading.Event()
 
