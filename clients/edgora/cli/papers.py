@@ -9,7 +9,7 @@ import typer
 from edgora.cli.output import fail, missing_extra, progress, show, table
 from edgora.wire.errors import EdgoraError
 
-__all__ = ["bench_allocator", "bench_env", "reproduce"]
+__all__ = ["bench_allocator", "bench_env", "one_thread", "reproduce"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -23,7 +23,7 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Make a paper's table or figure again: data, drawing, the printed figures beside ours, and what holds."""
-    _one_thread()
+    one_thread()
     try:
         from edgora.lab.reproduce.item import Setting, items
         from edgora.lab.reproduce.item import reproduce as make
@@ -63,7 +63,7 @@ def bench_allocator(
     as_json: Json = False,
 ) -> None:
     """Every figure of the allocators' goals, beside its goal, and time against size; CPU seconds, one thread."""
-    _one_thread()
+    one_thread()
     try:
         from edgora.lab.goals.growth import draw_growth, measure_growth
         from edgora.lab.goals.measured import PROBLEMS, run_goals
@@ -101,7 +101,7 @@ def bench_allocator(
 
 def bench_env(as_json: Json = False) -> None:
     """How many slots a second the learners' environments play, vectorised, observations included; one thread."""
-    _one_thread()
+    one_thread()
     try:
         import gymnasium  # noqa: F401  # the environments' own library, not of the `lab` extra
 
@@ -126,7 +126,7 @@ def _plain(figure: object) -> dict[str, object]:
     return fields
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Before numpy and the solvers are imported: they read these once."""
     for name in _THREADS:
         os.environ.setdefault(name, "1")
