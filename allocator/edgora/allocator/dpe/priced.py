@@ -32,6 +32,8 @@ _FAST = 256
 """Associations that the fast mode looks at."""
 _FIRST, _BATCH = 8, 64
 """Associations that are solved together, at first and at most."""
+_TABLE = 1 << 16
+"""Greatest table of `exact` that is worth its time instead of a long list: seconds."""
 _PROOF = 1e-9
 """Relative gap at which a value counts as proven."""
 _ROUNDING = 1e-12
@@ -111,7 +113,7 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if (listing.base != book.base).any():  # a tie
             run.book, run.best, run.worth = Book(pairs, listing.base, market.points), (), -np.inf
         run.bound = total
-        few = model.instance.N <= MOST_USERS
+        few = model.instance.N <= MOST_USERS and pairs.M << pairs.N <= _TABLE
         most = _FAST if not self.proof else min(self.associations, pairs.M << pairs.N) if few else self.associations
         status = run.look(listing, total, most)
         proven = run.bound - run.worth <= _PROOF * (model.user_part + run.worth)
@@ -123,4 +125,5 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             proof = Exact().solve(model, search)
             if proof.status == "optimal":
                 return Found(proof.plan, proof.bound, proof.status, {**info, **proof.info})
+            status = proof.status
         return run.found("optimal" if proven and status in {"optimal", "done"} else status, info)
