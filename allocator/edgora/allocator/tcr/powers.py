@@ -102,7 +102,8 @@ class Powers:
         ]
         for power, way in (("pu", "up"), ("ps", "down")):
             heard = cp.multiply(k[f"noise_{way}"], v["b"]) + cp.multiply(k[f"signal_{way}"], v[power])
-            rows.append(cp.multiply(k[f"rho_{way}"], v[way] - v["b"]) + cp.rel_entr(v["b"], heard) <= 0)
+            # the cone itself, b exp(x / b) <= heard, saves the variable that rel_entr would add
+            rows.append(cp.ExpCone(cp.multiply(k[f"rho_{way}"], v[way] - v["b"]), v["b"], heard))
         squares = (
             ("e_up", v["pu"]), ("e_up", inverse["up"]), ("e_down", v["ps"]), ("e_down", inverse["down"]),
             ("e_fu", v["fu"]), ("e_fs", v["fs"]),
