@@ -132,6 +132,7 @@ class _Limits:
     time_limit_s: float | None
     trace: bool
     careful: bool
+    refined: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +160,18 @@ class Program:
     `careful` is for a program of many exponential cones whose variables are all near 1 already: Clarabel then takes
     the data as they are, since its own scaling loses digits in such cones, and goes at most nine tenths of the way to
     the cones' boundary, where longer steps now and then stall.
+
+    `refined` is iterative refinement of Clarabel's linear systems. Where PSD blocks make them dense it takes up to half
+    of the time, and at tolerances above 1e-8 it buys nothing.
     """
 
-    def __init__(self, problem: cp.Problem, *, careful: bool = False) -> None:
+    def __init__(self, problem: cp.Problem, *, careful: bool = False, refined: bool = True) -> None:
         assert problem.is_dpp(), "the program is not disciplined in its parameters"
         for variable in problem.variables():
             assert not any(variable.attributes.values()), f"variable {variable.name()} has an attribute"
         self.problem: Any = problem  # cvxpy is partly typed
         self.compilations = 0
-        self._careful = careful
+        self._careful, self._refined = careful, refined
         self._parameters = {parameter.name(): parameter for parameter in problem.parameters()}
         self._names = [variable.name() for variable in problem.variables()]
         assert len(set(self._names)) == len(self._names), "two variables share a name"
@@ -197,7 +201,7 @@ class Program:
         self._given |= values
         missing = self._parameters.keys() - self._given.keys()
         assert not missing, f"parameters without a value: {', '.join(sorted(missing))}"
-        limits = _Limits(max_iter, tolerance, time_limit_s, trace, self._careful)
+        limits = _Limits(max_iter, tolerance, time_limit_s, trace, self._careful, self._refined)
         compiled = self._compile(solver)
         compiled.data.set(values if compiled is self._latest else self._given)
         self._latest = compiled
@@ -333,6 +337,7 @@ def _clarabel(compiled: _Compiled, limits: _Limits) -> _Point:
         settings.max_step_fraction = settings.linesearch_backtrack_step = 0.9
     settings.presolve_enable = False  # nothing here is infinite
     settings.chordal_decomposition_enable = False  # a lift is decomposed where it is written, not behind its back
+    settings.iterative_refinement_enable = limits.refined
     if limits.max_iter is not None:
         settings.max_iter = limits.max_iter
     if limits.time_limit_s is not None:

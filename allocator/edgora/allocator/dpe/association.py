@@ -135,7 +135,7 @@ def relaxation(users: int, servers: int, low: float, high: float, kind: Kind, rl
         cp.sum(cp.multiply(band, lift.x), axis=0) <= 1,  # C6
         cp.sum(cp.multiply(clock, lift.x), axis=0) <= 1,  # C8
     ]
-    return Relaxation(lift, Program(cp.Problem(cp.Maximize(worth @ lift.entries), constraints)))
+    return Relaxation(lift, Program(cp.Problem(cp.Maximize(worth @ lift.entries), constraints), refined=False))
 
 
 def nominal(model: Model, p: Floats, gamma: Floats) -> Shares:

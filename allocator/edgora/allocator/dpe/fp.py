@@ -78,7 +78,7 @@ def program(users: int, servers: int) -> Program:
         served @ b <= 1,  # C6
         served @ f <= 1,  # C8
     ]
-    return Program(cp.Problem(cp.Minimize(cost), constraints))
+    return Program(cp.Problem(cp.Minimize(cost), constraints), careful=True)
 
 
 def allocate(
