@@ -160,6 +160,8 @@ class Model:
         """Slacks of C3-C11 and what is broken; C1 and C2 hold by the form of a decision."""
         e, p, a = self.instance, self.instance.params, decision.assoc
         terms = self.terms(decision)
+        with np.errstate(invalid="ignore"):  # endless delays on both sides
+            late_u, late_s = terms.T - terms.T_u, terms.T - terms.T_s
         slack = {
             "C3": np.minimum(decision.phi - p.phi_min, p.phi_max - decision.phi),
             "C4": np.minimum(decision.gamma, 1.0 - decision.gamma),
@@ -168,8 +170,8 @@ class Model:
             "C7": e.ps_max - np.bincount(a, decision.ps, e.M),
             "C8": np.minimum(e.fu_max - decision.fu, decision.fu),
             "C9": e.fs_max - np.bincount(a, decision.fs, e.M),
-            "C10": terms.T - terms.T_u,
-            "C11": terms.T - terms.T_s,
+            "C10": late_u,
+            "C11": late_s,
             "positive": np.minimum(np.minimum(decision.b, decision.ps), decision.fs),
         }
         checks = (

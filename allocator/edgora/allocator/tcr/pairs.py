@@ -194,7 +194,7 @@ class Pairs:
             zu, zs, s = z
             on_upload = o.on_user * zu + (1.0 - o.on_user) * zs
             c = y * P[4] / P[2]
-            free: Floats = 1.0 + np.real(lambertw((on_upload / (b * c) - 1.0) / np.e))
+            free: Floats = 1.0 + np.asarray(lambertw((on_upload / (b * c) - 1.0) / np.e)).real
             n: Floats = np.clip(free, 1e-9, most_nats)
             fu: Floats = np.cbrt(
                 (zu * P[10] * (1.0 - P[11] * phi) + zs * o.on_server * phi * P[13])

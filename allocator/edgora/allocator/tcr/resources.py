@@ -135,7 +135,7 @@ def settle(
     """The best resources near a start, for each association.
 
     X (7, A, N) must keep every budget and cap strictly; None is a cold start. phi starts fixed at its least value and
-    is freed where that pays. `over` is asked in every step and ends it early.
+    is freed where that pays for some user. `over` is asked in every step and ends it early.
     """
     assoc = np.ascontiguousarray(assoc, dtype=np.int64)
     X, ask = start(instance, assoc) if X is None else X, over or _never
@@ -144,8 +144,9 @@ def settle(
     pays = points.phi_slope < -_PAYS * points.trust[:, None] / assoc.shape[1]
     again = np.flatnonzero(pays.any(axis=1))
     if len(again) and not ask():
-        loose = _loosened(instance, points.X[:, again], pays[again])
-        _put(points, again, _Batch(instance, assoc[again], users[again], loose, mu, pays[again], final).run(ask))
+        # All users of the association: where some offload more, others pay too.
+        loose, free = _loosened(instance, points.X[:, again]), np.ones((len(again), assoc.shape[1]), dtype=bool)
+        _put(points, again, _Batch(instance, assoc[again], users[again], loose, mu, free, final).run(ask))
     return points
 
 
@@ -179,10 +180,10 @@ def _never() -> bool:
     return False
 
 
-def _loosened(instance: Instance, X: Floats, pays: Bools) -> Floats:
-    """A start with freed phi a little above the least, and the other limits not quite reached."""
+def _loosened(instance: Instance, X: Floats) -> Floats:
+    """A start with phi a little above the least, and the other limits not quite reached."""
     X = X.copy()
-    X[0] = np.where(pays, X[0] + 0.05 * (instance.params.phi_max - X[0]), X[0])
+    X[0] += 0.05 * (instance.params.phi_max - X[0])
     X[1:3] = np.minimum(X[1:3], -0.01)
     X[3:] += np.log(0.98)
     return X
