@@ -48,19 +48,18 @@ class Speed(msgspec.Struct, frozen=True):
     reached: bool | None
 
 
-def measure_environments(note: Callable[[str], None]) -> Iterator[Speed]:
-    """Every case; the vectorised form in one process."""
+def measure_environments(note: Callable[[str], None], only: str = "") -> Iterator[Speed]:
+    """Every case, or those of one environment; the vectorised form in one process."""
     import importlib
 
     import gymnasium
 
-    for case in CASES:
+    for case in (case for case in CASES if only in {"", case.env}):
         importlib.import_module(case.module)  # registers the id
         shown = " ".join(f"{key}={value}" for key, value in case.settings.items())
         note(f"{case.env} {shown} batch {case.batch} ...")
-        env = gymnasium.make_vec(
-            case.env, num_envs=case.batch, vectorization_mode="vector_entry_point", **case.settings
-        )
+        settings: dict[str, Any] = dict(case.settings)
+        env = gymnasium.make_vec(case.env, num_envs=case.batch, vectorization_mode="vector_entry_point", **settings)
         rate = _rate(env)
         yield Speed(
             case.env, case.settings, case.batch, rate, case.goal, None if case.goal is None else rate >= case.goal

@@ -3,7 +3,8 @@
 Settings of a run are those of an instance and the algorithm's own options, in one namespace; `slots` is the length of
 training, or in an evaluation the counted slots of each copy. One miner with one stream is evaluated exactly, so seeds
 make no difference and intervals are null; otherwise each seed is `copies` systems on its own draws, and random and
-lookahead play the same draws.
+lookahead play the same draws. A learner that is named instead of its file plays the weights that ship with the package,
+where there are any for N and M, else what it learns in the instance's slots.
 """
 
 import importlib
@@ -26,7 +27,7 @@ from edgora.allocator.privacy.policies import Policy, Uniform, lookahead
 from edgora.allocator.privacy.problem import LEARNERS, PRIVACY, SOLVERS, planned
 from edgora.allocator.privacy.simulation import Simulation
 from edgora.allocator.privacy.solution import SCORED_STREAMS, copies_of
-from edgora.allocator.privacy.trained import load
+from edgora.allocator.privacy.trained import load, shipped
 from edgora.allocator.privacy.training import Learner
 from edgora.allocator.search import Search
 from edgora.wire.errors import NotFound, Refused
@@ -67,7 +68,7 @@ class PrivacyLearning:
         instance = draw(0, about_instance)
         learner = cast(Learner, read_settings(options, kind, f"privacy algorithm {algo}"))
         if learner.slots is None:
-            one, many = kind.default_slots  # type: ignore[attr-defined]  # every learner has it
+            one, many = learner.default_slots
             learner = cast(Learner, msgspec.structs.replace(kind_of(learner), slots=one if instance.N == 1 else many))
         _torch(kind, algo)
         everything = {**_constants(instance), **msgspec.to_builtins(learner)}
@@ -162,6 +163,8 @@ def _named(policy: str | Proposer, instance: Instance) -> tuple[str, Policy]:
     if not isinstance(policy, str):
         answer = policy.propose(instance, BUDGET_S)
         return f"{type(policy).__module__}:{type(policy).__qualname__}", planned(PRIVACY.foreign(answer, instance))
+    if policy in LEARNERS and (ready := shipped(policy, instance)) is not None:
+        return policy, ready
     if policy in SOLVERS:
         return policy, planned(PRIVACY.search(PRIVACY.solver(policy, {}), instance, Search(instance.seed or 0)))
     path = Path(policy)

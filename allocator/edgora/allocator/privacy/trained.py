@@ -40,6 +40,7 @@ __all__ = [
     "load",
     "of",
     "packed",
+    "shipped",
     "unpacked",
 ]
 
@@ -161,6 +162,16 @@ def of(arrays: Arrays, head: Mapping[str, object], instance: Instance) -> Policy
             return Table(instance, table)
         case kind:
             raise Refused(f"policy: kind {kind!r} is not known", field="policy")
+
+
+SHIPPED = Path(__file__).parent / "weights"
+"""Policies that ship with the package; `weights/README.md` has the commands that made them."""
+
+
+def shipped(algo: str, instance: Instance) -> Policy | None:
+    """The policy of this algorithm that ships with the package, where there is one for the instance's N and M."""
+    path = SHIPPED / f"{algo}-{instance.N}x{instance.M}.npz"
+    return load(path, instance)[0] if path.is_file() else None
 
 
 def load(path: Path, instance: Instance) -> tuple[Policy, dict[str, Any]]:

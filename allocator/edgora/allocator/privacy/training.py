@@ -33,6 +33,10 @@ class Learner(Protocol):
     kind: ClassVar[str]
     """Of its policy file: see `trained`."""
     algo: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]]
+    """Distributions whose versions its results depend on."""
+    default_slots: ClassVar[tuple[int, int]]
+    """Slots of `edgora train` unless given: for one miner, for more."""
 
     @property
     def slots(self) -> int | None:

@@ -13,7 +13,7 @@ from edgora.wire.errors import NotFound
 
 __all__ = ["PROBLEMS", "GoalsResult", "Measured", "Note", "run_goals"]
 
-PROBLEMS = ("mta", "tcr", "dpe")
+PROBLEMS = ("mta", "tcr", "dpe", "baas", "privacy")
 
 Note = Callable[[str], None]
 """Hears one line about what is being measured."""

@@ -24,6 +24,8 @@ ITEMS: Mapping[str, tuple[str, ...]] = {
     "mta": ("fig2", "fig3", "fig4"),
     "tcr": ("table2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9"),
     "dpe": ("table2", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7"),
+    "baas": ("fig4", "fig5", "fig6", "fig7", "table2", "table3"),
+    "privacy": ("fig4", "fig5", "fig6", "fig7", "table2", "table3"),
 }
 """Items of each paper; item mta.fig2 is the function `fig2` of `edgora.lab.reproduce.mta`."""
 
