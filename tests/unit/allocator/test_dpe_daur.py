@@ -314,7 +314,7 @@ def test_a_point_beyond_the_budgets_is_scaled_into_them():
     "settings",
     [
         {"N": 1, "M": 1}, {"N": 4, "M": 1}, {"N": 2, "M": 5}, {"phi_min": 0.5, "phi_max": 0.5}, {"phi_min": 1.0},
-        {"phi_min": 0.2, "phi_max": 0.8}, {"c": 0.0}, {"B": 1e6, "fs_max": 2e9}, {"kb_bits": 1e-3},
+        {"phi_min": 0.2, "phi_max": 0.8}, {"radius": 1e5}, {"c": 0.0}, {"B": 1e6, "fs_max": 2e9}, {"kb_bits": 1e-3},
     ],
 )  # fmt: skip
 def test_instances_at_the_edge(settings):
