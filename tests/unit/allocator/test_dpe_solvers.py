@@ -1,6 +1,7 @@
 """`exact` and `priced`: the conformance vectors, proofs, and what must hold for any instance (dpe.md 8, 11, 13)."""
 
 import itertools
+import math
 import threading
 
 import numpy as np
@@ -133,6 +134,29 @@ def test_degenerate_instances(instance):
         solution = solve("dpe", "priced", instance, settings=options)
         assert ROOM.score(instance, solution).holds
         assert solution.bound >= solution.objective > 0.0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4, 85, 124])
+def test_the_corners_of_what_a_file_may_hold(seed):
+    """Every field anywhere in its window: no warning, no overflow, and an answer that holds."""
+    rng = np.random.default_rng([7, seed])
+    users, servers, w = int(rng.integers(1, 7)), int(rng.integers(1, 4)), rng.uniform(0.2, 1)
+
+    def spread(low, high, shape=None):
+        return 10 ** (rng.uniform(low, high, shape) * w)
+
+    instance = made(
+        spread(-39, 14, (users, servers)), spread(-2, 17, users), p_max=spread(-14, 8, users),
+        fu_max=spread(-2, 14, users), eta_u=spread(-8, 11, users), kappa_u=spread(-59, 2, users),
+        c_u=spread(-29, 14, users), B=spread(-2, 14, servers), fs_max=spread(-2, 14, servers),
+        eta_s=spread(-8, 11, servers), eta_b=spread(-8, 11, servers), kappa_s=spread(-59, 2, servers) * (rng.random() < 0.8),
+        t_chain=spread(-11, 11, servers) * (rng.random() < 0.6), c_s=spread(-29, 14, (users, servers)), N0=spread(-39, 2),
+        omega_b=spread(-8, 8), w_t=spread(-8, 8), w_e=spread(-11, 8) * (rng.random() < 0.8), phi_max=spread(-8, 0),
+    )  # fmt: skip
+    solution = solve("dpe", "priced", instance, settings={"associations": 500})
+    assert ROOM.score(instance, solution).holds
+    assert math.isfinite(solution.bound)
 
 
 def test_likeness_is_proven_by_partition_where_there_are_few_users():

@@ -211,7 +211,7 @@ def solve_groups(pairs: Pairs, groups: Groups, start: Floats | None = None) -> S
     while True:
         steps += 1
         done = active.step(damped=steps > _PATIENCE) <= TOLERANCE
-        left = count if not done.any() else len(done) - int(done.sum())
+        left = len(done) - int(np.count_nonzero(done))
         if left == 0 and len(which) == count:
             return _settled(active, active.prices, active.point, steps)
         if left == 0 or steps == LIMIT or (2 * left <= len(which) and len(members) > _FEW):

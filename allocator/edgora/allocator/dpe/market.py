@@ -29,7 +29,7 @@ from edgora.allocator.dpe.newton import (
 )  # fmt: skip
 from edgora.allocator.dpe.pairs import ETA, G_STAR, Pairs, log_snr_at
 
-__all__ = ["Market", "Priced", "descend"]
+__all__ = ["Look", "Market", "descend"]
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -60,7 +60,7 @@ _CERTIFYING, _PATIENCE = 60, 10
 """Most Newton steps for tight tangents, and those before damping."""
 
 
-class Priced(NamedTuple):
+class Look(NamedTuple):
     """What one look at all pairs shows."""
 
     surplus: Floats
@@ -106,7 +106,7 @@ class Market:
         self.mu = np.maximum((gain[1] + gain[2]) * share / pairs.F, 1e-300)
         self.scale = float(self.probed[WORTH].mean())
 
-    def look(self) -> Priced:
+    def look(self) -> Look:
         """The pairs' surplus at the prices and points as they are; minus infinity where a pair is not looked at."""
         self.probed, self._spare = self._spare, self.probed
         self._probe()
@@ -114,7 +114,7 @@ class Market:
         surplus = np.full(self.pairs.N * self.pairs.M, -np.inf)
         surplus[self.columns] = self.probed[WORTH] - taken
         resources = float(self.lam @ self.pairs.B + self.mu @ self.pairs.F)
-        return Priced(surplus.reshape(self.pairs.N, self.pairs.M), resources)
+        return Look(surplus.reshape(self.pairs.N, self.pairs.M), resources)
 
     def shown(self, count: int) -> Floats:
         """The first rows of the last look as tables (count, N, M), 0 where a pair is not looked at."""
@@ -221,7 +221,7 @@ class _Soft(NamedTuple):
     heat: float
 
     @classmethod
-    def of(cls, market: Market, priced: Priced, heat: float) -> "_Soft":
+    def of(cls, market: Market, priced: Look, heat: float) -> "_Soft":
         pairs = market.pairs
         best = priced.surplus.max(axis=1, keepdims=True)
         split = np.exp((priced.surplus - best) / heat)

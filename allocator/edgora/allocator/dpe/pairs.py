@@ -160,7 +160,7 @@ def log_snr_at(b: Floats, rows: Floats) -> Floats:
     if free.any():
         x, target = log_snr[free], np.log(rows[FREE_B][free] / b[free])
         for _ in range(8):  # Newton on ln(k e^l), whose derivative is l / k
-            k = x + np.expm1(-x)
+            k = np.where(x < _SMALL, _excess_series(x), x + np.expm1(-x))
             step = (np.log(k) + x - target) * k / x
             x = np.maximum(x - step, 0.05 * x)
             if (np.abs(step) <= 1e-5 * x).all():
