@@ -23,7 +23,7 @@ from edgora.allocator.tcr.instance import Instance
 from edgora.allocator.tcr.model import Decision
 from edgora.allocator.tcr.newton import Floats, Ints, Worth, columns, constants, moved, options_of, values
 
-__all__ = ["Points", "alone", "decision", "inside", "settle", "start", "variables"]
+__all__ = ["Points", "alone", "decision", "inside", "resettle", "settle", "start", "variables"]
 
 Bools = NDArray[np.bool_]
 
@@ -33,6 +33,8 @@ COLD = 0.05
 FINAL = 1e-8
 """Last mu, likewise: the value is then within some 1e-8 of its limit."""
 
+_WARM, _WARM_FINAL = 1e-3, 3e-6
+"""First and last mu of `resettle`."""
 _STEPS = 150
 _STALLS = 4
 """Short steps in a row after which mu rises."""
@@ -52,7 +54,7 @@ _LEAVE = 0.3
 _PAYS = 1e-6
 """Slope of phi, in parts of a user's trust, from which it is set free."""
 _MARGIN = 0.2
-"""log T of a start above the greatest delay."""
+"""log T of a cold start above the greatest delay; less where mu is small: then z c = mu asks for less."""
 
 
 @dataclass(slots=True, eq=False)
@@ -148,6 +150,12 @@ def settle(
         loose, free = _loosened(instance, points.X[:, again]), np.ones((len(again), assoc.shape[1]), dtype=bool)
         _put(points, again, _Batch(instance, assoc[again], users[again], loose, mu, free, final).run(ask))
     return points
+
+
+def resettle(instance: Instance, chosen: Decision) -> Decision:
+    """The best resources near a decision that was good before gains or sizes changed somewhat; association kept."""
+    points = settle(instance, chosen.assoc[None], variables(instance, chosen), mu=_WARM, final=_WARM_FINAL)
+    return decision(instance, points, 0)
 
 
 def alone(
@@ -278,7 +286,7 @@ class _Batch:
             self.P[18] = free[lay.of, lay.seat]
         self.X = np.ascontiguousarray(X[:, lay.of, lay.seat])
         log_delay = values(self.o, self.P, self.X, np.zeros(len(lay.user))).log_delay
-        self.tau = self._first_tau(lay.most(log_delay.max(axis=0)))
+        self.tau = self._first_tau(lay.most(log_delay.max(axis=0)), mu / self.unit)
         self.mu = np.full(A, mu)
         self.short, self.raised = np.zeros(A, dtype=np.int64), np.zeros(A, dtype=np.int64)
         self.phi_slope = np.zeros(len(lay.user))
@@ -304,8 +312,8 @@ class _Batch:
                     break
         return self.result
 
-    def _first_tau(self, slowest: Floats) -> Floats:
-        return slowest + _MARGIN
+    def _first_tau(self, slowest: Floats, mu: float) -> Floats:
+        return slowest + min(_MARGIN, 20.0 * mu)
 
     def _y(self) -> Floats:
         return self.value.trust / self.value.cost
@@ -457,7 +465,7 @@ class _Pairs(_Batch):
         loose = None if free is None else free[:, None]
         super().__init__(instance, servers[:, None], users[:, None], X[:, :, None], mu, loose, final)
 
-    def _first_tau(self, slowest: Floats) -> Floats:
+    def _first_tau(self, slowest: Floats, _mu: float) -> Floats:
         return np.full_like(slowest, self.given_tau)
 
     def _y(self) -> Floats:
