@@ -8,7 +8,8 @@ arrays of them alone, draws no random numbers of NumPy's, and keeps to operation
 Its uncompiled form is `kernel.py_func` where numba is there, and tests compare the two.
 
 Machine code is kept beside the source, or in numba's own cache folder, so only the first run on a machine compiles. A
-solver calls its kernels once when it is made, before its clock starts.
+solver calls its kernels once when it is made, before its clock starts. numba keys the code by the kernel's own file: after
+an edit of a kernel that others in other files call, remove their `*.nbi` files too.
 """
 
 import importlib

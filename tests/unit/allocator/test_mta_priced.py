@@ -15,7 +15,7 @@ from edgora.allocator.mta import Table, draw, knapsack, learner
 from edgora.allocator.mta.anytime import Anytime
 from edgora.allocator.mta.prices import core_of, dual, priced
 from edgora.allocator.mta.solvers.priced import Priced
-from edgora.allocator.search import Found, Search
+from edgora.allocator.search import Search
 from edgora.wire.errors import Refused
 
 
@@ -47,7 +47,8 @@ def best_subset(profit: list[float], weight: list[float], room: float) -> float:
 
 @settings(max_examples=120, deadline=None)
 @given(
-    st.lists(st.tuples(st.floats(0.01, 100, width=32), st.integers(1, 30)), min_size=1, max_size=11), st.integers(0, 90)
+    st.lists(st.tuples(st.floats(0.015625, 100, width=32), st.integers(1, 30)), min_size=1, max_size=11),
+    st.integers(0, 90),
 )
 def test_a_knapsack_of_small_integers_is_exact_on_cells_and_on_states(
     items: list[tuple[float, int]], room: int
@@ -124,7 +125,8 @@ def test_bounds_hold_and_plans_are_allowed_at_every_step(table: Table) -> None:
 @settings(max_examples=40, deadline=None)
 @given(tables())
 def test_small_tables_are_solved_to_the_optimum(table: Table) -> None:
-    found = Priced(rounds=3_000).on_table(table, Search(1))
+    found = Priced(rounds=30_000).on_table(table, Search(1))
+    assert found.status == "optimal"
     assert table.worth(found.plan) == pytest.approx(by_enumeration(table), rel=1e-9, abs=1e-12)
 
 
@@ -178,15 +180,14 @@ def test_any_prices_bound_the_core() -> None:
 
 def test_the_lagrangian_bound_is_tighter_than_the_lps() -> None:
     """mta.md 13: column generation's bound is 0.02-0.25 % above the optimum, the LP's 0.1-2 %."""
-    for seed in (2, 5):
-        anytime = Anytime(draw(seed).table, Search(seed), 30_000)
+    for seed, optimum in ((2, 27_027.565961), (19, 27_755.789636)):  # proven by HiGHS on the printed model
+        anytime = Anytime(draw(seed).table, Search(seed), 60_000)
         anytime.first()
         linear = anytime.bound
         anytime.improve(0.2)
         anytime.tighten(0.9, 0.01)
-        assert anytime.worth * (1 + 2e-4) < anytime.bound < anytime.worth * 1.0016
-        assert (anytime.bound - anytime.worth) < 0.5 * (linear - anytime.worth)
-        assert anytime.pairs < 300
+        assert optimum * (1 - 1e-9) <= anytime.bound < optimum * 1.0016
+        assert anytime.bound - optimum < 0.3 * (linear - optimum)
 
 
 def test_rounds_repeat_digit_for_digit_and_a_seed_matters() -> None:
@@ -282,13 +283,8 @@ def test_kernels_compute_the_same_uncompiled(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_search_on_another_clock() -> None:
     """Benchmarks of CPU seconds: the deadline is an instant of whatever clock the search has."""
-    now = [0.0]
-
-    def clock() -> float:
-        now[0] += 0.001
-        return now[0]
-
-    found = Priced().on_table(draw(0).table, Search(0, 1.0, clock=clock))
-    assert isinstance(found, Found)
-    assert now[0] < 1.2
-    assert time.monotonic() != now[0]
+    began = time.process_time()
+    found = Priced().on_table(draw(0).table, Search(0, began + 0.05, clock=time.process_time))
+    assert found.status in {"time_limit", "optimal"}
+    assert Search(deadline=began, clock=time.process_time).over()
+    assert not Search(deadline=time.monotonic() + 60, clock=lambda: 0.0).over()

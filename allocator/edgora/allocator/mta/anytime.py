@@ -151,7 +151,7 @@ class Anytime:
         self._offer(core, plan)
 
     def improve(self, until: float) -> None:
-        """Ruin and rebuild until the budget's share `until`."""
+        """Ruin and rebuild until the budget's share `until`, annealing from hot to cold."""
         assert self._priced is not None
         core = self._priced.core
         if not len(core.tasks) or self.over():
@@ -163,11 +163,12 @@ class Anytime:
         rebuilder = self._rebuilder
         scale = self.worth / max(1, int((self.plan != REJECTED).sum()))
 
-        slices = 0
+        begin, slices = self.share(), 0
 
         def work(rounds: int) -> bool:
             nonlocal slices
-            temperature = scale * _HOT * (_COLD / _HOT) ** min(1.0, self.share())
+            cooled = min(1.0, (self.share() - begin) / max(until - begin, 1e-9))
+            temperature = scale * _HOT * (_COLD / _HOT) ** cooled
             rebuilder.run(rounds, temperature, _SHAKE)
             self.rounds += rounds
             slices += 1
@@ -192,7 +193,7 @@ class Anytime:
             if core is None:
                 return
             self._tight_core = core
-            self._lagrangian = Lagrangian(core, self._priced.nu, self.worth, self.bound)
+            self._lagrangian = Lagrangian(core, self._priced.nu, self.worth, self._priced.bound)
         lagrangian, core = self._lagrangian, self._tight_core
         assert core is not None
 

@@ -39,6 +39,8 @@ _NODES = 1 << 15
 """Most "take" decisions that are remembered for one knapsack."""
 _CELLS = 1 << 22
 """Most cells times items of the dynamic programme over cells."""
+_MOST_CELLS = 1 << 16
+"""Largest room of whole weights that is worth its cells."""
 _GRID = 2047.0
 """Cells of the room where weights are rounded."""
 _SHORT = 512
@@ -52,7 +54,7 @@ _EDGE = 1e-12
 def workspace(items: int, room: float = 0.0) -> Work:
     """Scratch space for knapsacks of up to `items` items; for cells of whole weights if the room is not too large."""
     length = max(items + 1, _STATES)
-    cells = int(min(max(room, _GRID) + 3, _CELLS))
+    cells = int(_GRID if room > _MOST_CELLS else max(room, _GRID)) + 3
     kept = np.empty(min(_CELLS, cells * (items + 1)), dtype=np.bool_)
     return np.empty((5, max(length, cells))), np.empty((7, max(length, _NODES)), dtype=np.int64), kept
 
@@ -103,7 +105,7 @@ def _by_states(
     queue, status = whole[1], whole[2]
     state_w, state_p, next_w, next_p = real[1], real[2], real[3], real[4]
     state_id, next_id, parent, item = whole[3], whole[4], whole[5], whole[6]
-    most_nodes = len(parent)
+    most_states, most_nodes = min(most_states, len(state_id)), len(parent)
     best, best_node = value - base_p, -1  # of the free items' part; -1: greedy's own
     states, nodes, unfinished = 1, 0, 0.0
     state_w[0], state_p[0], state_id[0] = 0.0, 0.0, -1

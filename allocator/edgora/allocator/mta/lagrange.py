@@ -42,7 +42,10 @@ class Lagrangian:
     """The descent of L(u) on a core; pairs that probing excludes are set to -inf in its own copy of the values."""
 
     def __init__(self, core: Core, nu: Floats, least_worth: float, lp_bound: float) -> None:
-        """Start from the multipliers of server prices; leave out pairs whose regret at them exceeds the gap."""
+        """Start from the multipliers of server prices; leave out pairs whose regret at them exceeds the gap.
+
+        lp_bound is L(nu) of these very prices: the regret is a loss against that bound and no other.
+        """
         earns = core.value - nu[:, None] * core.weight
         self.u: Floats = earns.max(axis=0, initial=0.0)
         self.value = np.where(self.u - earns > lp_bound - least_worth * (1.0 - 1e-9), -np.inf, core.value)
@@ -156,7 +159,7 @@ def _descend(
         total = evaluate(value, weight, room, unit, u, servers, taken, items, scratch, take, real, whole, kept)
         state[3] += 1.0
         if total < state[0]:
-            if total < state[0] - 1e-3 * (state[0] - target):
+            if state[0] == math.inf or total < state[0] - 1e-3 * (state[0] - target):
                 state[2] = 0.0
             state[0] = total
             best_u[:] = u

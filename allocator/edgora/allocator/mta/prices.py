@@ -160,8 +160,8 @@ def _earnings(table: Table, nu: Floats, wanted: NDArray[np.bool_]) -> Floats:
 def _start(core: Core) -> Floats:
     """Half the mean worth of a unit of weight on each server."""
     useful = np.isfinite(core.value)
-    worth = np.where(useful, core.value / np.maximum(core.weight, 1e-300), 0.0).sum(axis=1)
-    start: Floats = 0.5 * worth / np.maximum(useful.sum(axis=1), 1)
+    weight = np.where(useful, core.weight, 0.0).sum(axis=1)
+    start: Floats = 0.5 * np.where(useful, core.value, 0.0).sum(axis=1) / np.maximum(weight, 1e-300)
     return start
 
 
@@ -179,7 +179,7 @@ def least(core: Core, nu: Floats, hot: float = _HOT, search: Search | None = Non
             gradient, hessian,
         ))  # fmt: skip
 
-    best, least = nu, float(_true(core.value, core.weight, core.room, nu, top))
+    best, least = np.zeros(n), float(_true(core.value, core.weight, core.room, np.zeros(n), top))
     temperature = hot * scale
     while temperature >= _COLD * scale:
         for _ in range(_STEPS):

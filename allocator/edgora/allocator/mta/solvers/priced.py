@@ -18,6 +18,10 @@ from edgora.allocator.search import Found, Search
 __all__ = ["Priced"]
 
 
+_TREE_S = 0.05
+"""Least budget that has time for branch and bound."""
+
+
 class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Rounds of rebuilding, or their worth in other steps; None: until the time is over."""
@@ -34,10 +38,15 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def on_table(self, table: Table, search: Search) -> Found:
         anytime = Anytime(table, search, self.rounds)
         anytime.first()
-        after = [anytime.after(share) for share in (0.25, 0.45, 0.6, 0.85)]
-        anytime.improve(after[0])
-        anytime.tighten(after[1], converged=0.01)
-        anytime.improve(after[2])
-        anytime.branch(after[3])
+        if self.rounds is None and anytime.horizon_s < _TREE_S:
+            middle, late = anytime.after(0.55), anytime.after(0.65)
+            anytime.improve(middle)
+            anytime.tighten(late, converged=0.01)
+        else:
+            after = [anytime.after(share) for share in (0.25, 0.45, 0.6, 0.85)]
+            anytime.improve(after[0])
+            anytime.tighten(after[1], converged=0.01)
+            anytime.improve(after[2])
+            anytime.branch(after[3])
         anytime.improve(1.0)
         return anytime.found()
