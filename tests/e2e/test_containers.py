@@ -119,7 +119,7 @@ def test_a_node_mounts_its_own_secrets_only(stack: Stack) -> None:
     ("image", "present", "absent"),
     [
         ("edgora-node", ["fastapi", "wasmtime", "web3"], ["numpy", "scipy", "highspy", "cvxpy", "eth_tester", "eth"]),
-        ("edgora-fleet", ["numpy"], ["scipy", "highspy", "cvxpy", "eth_tester", "eth", "web3", "wasmtime", "fastapi"]),
+        ("edgora-fleet", ["numpy", "wasmtime"], ["scipy", "highspy", "cvxpy", "eth_tester", "eth", "web3", "fastapi"]),
         ("edgora-allocator", ["scipy", "highspy", "cvxpy"], ["eth_tester", "eth"]),
     ],
 )
