@@ -15,7 +15,10 @@ from edgora.wire.eip712 import Domain
 from edgora.wire.settlement import market_address
 from edgora.wire.units import Digest
 
-__all__ = ["Artifact", "Parameters", "constructor_arguments", "expected_code", "gas_table", "initcode", "settlement"]
+__all__ = [
+    "Artifact", "Parameters", "constructor_arguments", "expected_code", "gas_table", "initcode", "paper_trading",
+    "settlement",
+]  # fmt: skip
 
 
 class Artifact(NamedTuple):
@@ -50,6 +53,12 @@ class Artifact(NamedTuple):
 def settlement() -> Artifact:
     """The one contract that is deployed."""
     return Artifact.from_json(files(__name__).joinpath("artifacts", "Settlement.json").read_text("utf-8"))
+
+
+@cache
+def paper_trading() -> Artifact:
+    """The BaaS paper's two functions written plainly: a yardstick, never deployed by the platform (contracts.md 10)."""
+    return Artifact.from_json(files(__name__).joinpath("artifacts", "PaperTrading.json").read_text("utf-8"))
 
 
 @cache

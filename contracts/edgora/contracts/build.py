@@ -151,7 +151,12 @@ def artifact_text(output: Mapping[str, Any], source: str = "src/Settlement.sol",
 
 def build() -> dict[str, str]:
     """File name to text of every artifact."""
-    return {"Settlement.json": artifact_text(compile_sources(read_sources()))}
+    bench = "bench/PaperTrading.sol"
+    plain = compile_sources({bench: (_ROOT / bench).read_text("utf-8")})
+    return {
+        "Settlement.json": artifact_text(compile_sources(read_sources())),
+        "PaperTrading.json": artifact_text(plain, bench, "PaperTrading"),
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:

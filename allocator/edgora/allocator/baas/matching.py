@@ -13,15 +13,15 @@ from edgora.allocator.baas.params import P_MIN
 
 __all__ = ["fill", "match", "matching"]
 
-_PRUNE = 4
-"""Matchings with more than this many UEs for each server are pruned first."""
+_LARGE = 20_000
+"""Pairs from which on pruning costs less than it saves."""
 
 
 def matching(worth: NDArray[np.floating]) -> Ints:
     """UE of each server (M,) in a matching of the greatest sum of worths (U,M); IDLE rather than a worth <= 0."""
     U, M = worth.shape
     rows = None
-    if U > _PRUNE * M:
+    if _LARGE < U * M and 4 * M < U:
         # A server never needs a UE beyond its best M: one of those is free, whatever the M - 1 others took.
         best = np.argpartition(worth, U - M, axis=0)[U - M :]
         rows = np.unique(best)
