@@ -63,17 +63,11 @@ class Pairs:
     def with_connected(self, decision: Decision) -> "Pairs":
         """These, but connected pairs keep what a decision gave them, and each user its clock."""
         users = np.arange(len(decision.assoc))
-        changed = []
-        for every, own in (
-            (self.b, decision.b),
-            (self.pu, decision.pu),
-            (self.ps, decision.ps),
-            (self.fs, decision.fs),
-        ):
-            copy = every.copy()
-            copy[users, decision.assoc] = own * _KEPT
-            changed.append(copy)
-        return Pairs(*changed, fu=decision.fu * _KEPT)
+        kept = {"fu": decision.fu * _KEPT}
+        for name in ("b", "pu", "ps", "fs"):
+            kept[name] = getattr(self, name).copy()
+            kept[name][users, decision.assoc] = getattr(decision, name) * _KEPT
+        return Pairs(**kept)
 
     def with_users(self, decision: Decision) -> "Pairs":
         """These, but each user keeps its power and clock of a decision, whatever server it would go to."""
@@ -168,7 +162,7 @@ class Association:
             <= delay,
             cp.sum(cp.multiply(self._per["t_server"], product), axis=1) + x @ e.model.t_chain <= delay,
         ]
-        self.program = Program(cp.Problem(cp.Maximize(self.worth), rows))
+        self.program = Program(cp.Problem(cp.Maximize(self.worth), rows), refined=lift == "full")
 
     def relax(self, y: float, k: Coefficients, pairs: Pairs, solver: Solver = "clarabel", **options: Any) -> Solved:
         """The semidefinite program at these numbers. `options` are `Program.solve`'s. Raises its errors.
