@@ -23,7 +23,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from edgora.allocator.baas.batch import Batch
-from edgora.allocator.baas.model import IDLE, Choice, Outcome, Slots, caps
+from edgora.allocator.baas.model import IDLE, Choice, Outcome, Slots
 from edgora.allocator.baas.params import LEVELS, P_MAX, P_MIN, Params
 from edgora.allocator.baas.params import read as read_params
 from edgora.allocator.baas.stream import Source, Stream, Streams
@@ -123,7 +123,7 @@ def observe(slots: Slots) -> Observation:
     if slots.params.obs == "paper":
         return {"xi": slots.xi, "Y": Y}
     seen = {
-        "d": slots.d, "xi": slots.xi, "tau": slots.tau, "Y": Y, "cap": caps(slots.params, Y), "b": slots.b, "f": slots.f,
+        "d": slots.d, "xi": slots.xi, "tau": slots.tau, "Y": Y, "cap": slots.cap, "b": slots.b, "f": slots.f,
     }  # fmt: skip
     if slots.rate is not None:
         seen["rate"] = slots.rate

@@ -9,7 +9,7 @@ bound   what no policy exceeds in a slot, whatever it did before: the optimum wi
 import numpy as np
 
 from edgora.allocator.baas.matching import fill, match
-from edgora.allocator.baas.model import Choice, Floats, Ints, Slots, caps, mining_value, worth
+from edgora.allocator.baas.model import Choice, Floats, Ints, Slots, mining_value, worth
 from edgora.allocator.baas.params import P_MAX
 
 __all__ = ["best", "bound", "optimum"]
@@ -17,21 +17,17 @@ __all__ = ["best", "bound", "optimum"]
 
 def best(slots: Slots, theta: float = 0.0) -> Choice:
     """The per-slot optimum under present caps; with theta, what pays for reputation too."""
-    return Choice(match(worth(slots, theta)), fill(mining_value(slots.params, slots.b), _caps(slots), slots.params.H))
+    return Choice(match(worth(slots, theta)), fill(mining_value(slots.params, slots.b), slots.cap, slots.params.H))
 
 
 def optimum(slots: Slots) -> Floats:
     """Most reward of each slot under present caps (B,)."""
-    return _reward(slots, match(worth(slots)), _caps(slots))
+    return _reward(slots, match(worth(slots)), slots.cap)
 
 
 def bound(slots: Slots) -> Floats:
     """Most reward of each slot with every cap at 100 MHash/s (B,)."""
     return _reward(slots, match(worth(slots)), np.full_like(slots.b, P_MAX))
-
-
-def _caps(slots: Slots) -> Floats:
-    return caps(slots.params, slots.Y)
 
 
 def _reward(slots: Slots, assign: Ints, cap: Floats) -> Floats:

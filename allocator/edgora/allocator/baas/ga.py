@@ -9,7 +9,7 @@ All copies evolve side by side: a generation is a handful of array operations ov
 
 import numpy as np
 
-from edgora.allocator.baas.model import Choice, Floats, Ints, Slots, caps, execute, grant, mining_value, worth
+from edgora.allocator.baas.model import Choice, Floats, Ints, Slots, execute, grant, mining_value, worth
 from edgora.allocator.baas.params import LEVELS
 
 __all__ = ["Genetic"]
@@ -62,7 +62,7 @@ class _Utility:
     def __init__(self, slots: Slots) -> None:
         self._params = slots.params
         self._pairs = worth(slots).reshape(slots.copies, -1)
-        self._cap = caps(slots.params, slots.Y)[:, None, :]
+        self._cap = slots.cap[:, None, :]
         self._value = mining_value(slots.params, slots.b)[:, None, :] / slots.params.H
 
     def __call__(self, ue: Ints, level: Ints) -> Floats:

@@ -18,7 +18,7 @@ from edgora.allocator.baas import features
 from edgora.allocator.baas.baselines import random_matching
 from edgora.allocator.baas.features import Floats32
 from edgora.allocator.baas.matching import fill, match
-from edgora.allocator.baas.model import IDLE, Choice, Floats, Ints, Slots, caps
+from edgora.allocator.baas.model import IDLE, Choice, Floats, Ints, Slots
 from edgora.allocator.baas.params import LEVELS
 from edgora.allocator.learn import weights
 from edgora.allocator.learn.network import Perceptron
@@ -146,7 +146,7 @@ class PairPolicy:
     def decide(self, slots: Slots) -> Choice:
         if slots.params.obs != "full":
             raise Refused(f"{self.name} needs obs=full: it looks at demands", field="obs")
-        power = fill(self.blocks(slots), caps(slots.params, slots.Y), slots.params.H)
+        power = fill(self.blocks(slots), slots.cap, slots.params.H)
         return Choice(match(self.scores(slots)), power)
 
 

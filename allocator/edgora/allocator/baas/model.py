@@ -7,6 +7,7 @@ comes of it. The first axis of every array counts copies; u = 0..U-1 and m = 0..
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ Bools = NDArray[np.bool_]
 IDLE = -1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Slots:
     """What is there to decide in one slot of each copy."""
 
@@ -51,10 +52,15 @@ class Slots:
     def copies(self) -> int:
         return int(self.d.shape[0])
 
-    @property
+    @cached_property
     def Y(self) -> Floats:  # noqa: N802  # the paper's symbol
         """Reputation at the start of the slot (B,M)."""
         return reputation(self.params, self.A, self.B)
+
+    @cached_property
+    def cap(self) -> Floats:
+        """Most hash power that each server may be given, MHash/s (B,M)."""
+        return caps(self.params, self.Y)
 
     def of(self, copy: int) -> "Slots":
         """One copy alone."""
@@ -181,7 +187,7 @@ def settle(slots: Slots, choice: Choice) -> Outcome:
         data /= slots.rate.take(at)
         seconds += data
     rep = slots.Y
-    granted = grant(params, choice.request, caps(params, rep))
+    granted = grant(params, choice.request, slots.cap)
     income = mining_value(params, slots.b)
     income *= granted
     income /= params.H

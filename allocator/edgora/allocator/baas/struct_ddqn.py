@@ -30,7 +30,7 @@ from edgora.allocator.baas.checkpointing import batch_arrays, batch_state, resto
 from edgora.allocator.baas.learned import PairPolicy
 from edgora.allocator.baas.matching import fill
 from edgora.allocator.baas.memory import Memory
-from edgora.allocator.baas.model import Floats, Ints, Slots, caps
+from edgora.allocator.baas.model import Floats, Ints, Slots
 from edgora.allocator.baas.params import Params
 from edgora.allocator.baas.stream import Stream
 from edgora.allocator.learn.problem import Note, Stopped, Trained
@@ -220,7 +220,7 @@ def _without_history(networks: _Networks, slots: Slots, assign: Ints) -> Floats:
     """Q of the same draws and selection where no server has a history, with the split of power that this allows."""
     fresh = replace(slots, A=np.zeros_like(slots.A), B=np.zeros_like(slots.B))
     v = networks.parts["block"](features.blocks(fresh).reshape(-1, features.BLOCK)).reshape(assign.shape)
-    return networks.value(fresh, assign, fill(v, caps(slots.params, fresh.Y), slots.params.H))
+    return networks.value(fresh, assign, fill(v, fresh.cap, slots.params.H))
 
 
 def _lever(power: Floats) -> Floats:
