@@ -51,6 +51,8 @@ _SHORTEST = 1e-3
 """Least share of a step that is tried."""
 _FAINT = -20.0
 """A server this many temperatures below a task's best has no share in it."""
+_SLIGHT = 2e-3
+"""Servers with less of a task than this are left out of the Hessian's other terms, which are quadratic in the shares."""
 _WARM = 1e-3
 """First temperature of a restart with a larger core."""
 _NEGLIGIBLE = 1e-5
@@ -252,14 +254,18 @@ def _smoothed(
             mass += share[j, k]
         total += temperature * math.log(mass)
         if derivatives:
+            kept = 0
             for k in range(listed[j]):
                 i = server[j, k]
                 load = weight[i if by_server else 0, j]
-                share[j, k] *= load / mass
-                gradient[i] -= share[j, k]
-                hessian[i, i] += share[j, k] * load
-                for k2 in range(k + 1):
-                    hessian[i, server[j, k2]] -= share[j, k] * share[j, k2]
+                part = share[j, k] / mass
+                gradient[i] -= part * load
+                hessian[i, i] += part * (1.0 - part) * load * load
+                if part > _SLIGHT:
+                    for k2 in range(kept):
+                        hessian[i, server[j, k2]] -= part * load * share[j, k2]
+                    server[j, kept], share[j, kept] = i, part * load
+                    kept += 1
     if derivatives:
         for i in range(n):
             for k in range(i + 1):
