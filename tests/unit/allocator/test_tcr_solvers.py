@@ -429,7 +429,7 @@ def test_pair_bounds_hold_for_every_point_and_are_close() -> None:
 
 
 @pytest.mark.parametrize("profile", ["delegate", "chain"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_bounds_hold_and_are_close(profile: str, seed: int) -> None:
     e = draw(seed, {"N": 6, "M": 2, "profile": profile})
     solution = registry.solve("tcr", "priced", e, settings={"bound": 1})
