@@ -1,6 +1,7 @@
 """BaaS's solvers that know the model: exact against exhaustive search, what priced buys, floors and order of schemes."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgora.allocator.baas.exact import best, bound, optimum
 from edgora.allocator.baas.matching import fill, matching
 from edgora.allocator.baas.policies import SOLVERS
 from edgora.allocator.baas.stream import Stream
+from edgora.wire.errors import Refused
 
 FEW = range(2000, 2008)
 
@@ -175,3 +177,17 @@ def test_answers_that_are_no_choice(answer: object) -> None:
 
     with pytest.raises(registry.PolicyError, match="Answers"):
         solve("baas", Answers(), draw(1, {"U": 3, "M": 2}))
+
+
+def test_a_solution_leaves_a_trace(tmp_path: Path) -> None:
+    instance, path = draw(7, {"slots": 3}), tmp_path / "trace.npz"
+    found = solve("baas", "exact", instance, settings={"trace": str(path)})
+    with np.load(path, allow_pickle=False) as file:
+        assert file["reward"].tolist() == [slot.reward for slot in found.slots]
+        assert file["assign"].tolist() == [list(slot.assign) for slot in found.slots]
+        assert file["start"].tolist() == [True, False, False]
+        assert (file["rate"] == instance.rate).all()
+        assert str(file["profile"]) == "hetero"
+    for wrong in (3, str(tmp_path / "no" / "trace.npz")):
+        with pytest.raises(Refused, match="trace"):
+            solve("baas", "exact", instance, settings={"trace": wrong})

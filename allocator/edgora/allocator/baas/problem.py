@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from edgora.allocator.baas import instance as instances
 from edgora.allocator.baas import solution as solutions
+from edgora.allocator.baas.evaluate import write_trace
 from edgora.allocator.baas.exact import bound as slot_bound
 from edgora.allocator.baas.exact import optimum
 from edgora.allocator.baas.instance import Instance
@@ -19,10 +22,26 @@ from edgora.allocator.learn.problem import Proposer
 from edgora.allocator.search import Found, Search, Status
 from edgora.wire.errors import NotFound, Refused
 
-__all__ = ["BAAS", "BaasProblem"]
+__all__ = ["BAAS", "BaasProblem", "Chosen"]
 
 _UNASKED = 60.0
 """Hash power requested where nobody decided: the mean share, MHash/s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A solver, and where its trace goes."""
+
+    solver: Solver
+    trace: Path | None
+
+    @property
+    def default_limit_s(self) -> float | None:
+        return self.solver.default_limit_s
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return self.solver.libraries
 
 
 class BaasProblem:
@@ -53,23 +72,27 @@ class BaasProblem:
     def solution(self, instance: object, solver: str, seed: int, found: Found, wall_s: float, cpu_s: float) -> Solution:
         return solutions.build(_baas(instance), solver, seed, found, wall_s, cpu_s)
 
-    def solver(self, name: str, settings: Mapping[str, object]) -> Solver:
-        """The solver of this name with its options. Raises NotFound for the name, Refused for an option."""
+    def solver(self, name: str, settings: Mapping[str, object]) -> "Chosen":
+        """The solver of this name with its options, and `trace`, where the slots of a run go. Raises NotFound, Refused."""
         kind = SOLVERS.get(name)
         if kind is None:
             known = ", ".join(self.solvers)
             raise NotFound(f"baas has no solver {name!r}: use one of {known}, or module:object", field="solver")
-        return read_settings(settings, kind, f"baas solver {name}")
+        options = dict(settings)
+        path = options.pop("trace", None)
+        if not (path is None or isinstance(path, str)):
+            raise Refused(f"trace is {path!r}: must be a file's path", field="trace")
+        return Chosen(read_settings(options, kind, f"baas solver {name}"), None if path is None else Path(path))
 
-    def search(self, solver: Solver, instance: object, search: Search) -> Found:
+    def search(self, solver: "Chosen", instance: object, search: Search) -> Found:
         """Decide slot after slot; reputation rolls on. Slots that the clock does not reach stay idle."""
         room = _baas(instance)
-        policy = solver.policy(search.seed)
+        policy = solver.solver.policy(search.seed)
         plan = _nothing(room)
         status: Status = "done"
         A, B = room.A, room.B
         ceiling = 0.0
-        exact = type(solver) is SOLVERS["exact"]
+        exact = type(solver.solver) is SOLVERS["exact"]
         for t in range(room.T):
             if t and search.over():
                 status = "interrupted" if search.stopped() else "time_limit"
@@ -84,7 +107,11 @@ class BaasProblem:
         proven = exact and status == "done"
         if proven and room.T == 1:
             status = "optimal"
-        return Found(plan, bound=ceiling / room.T if proven else None, status=status)
+        info: dict[str, object] = {}
+        if solver.trace is not None:
+            _write_trace(room, plan, solver.trace)
+            info["trace"] = str(solver.trace)
+        return Found(plan, bound=ceiling / room.T if proven else None, status=status, info=info)
 
     def nothing(self, instance: object) -> Found:
         """Nobody is served, everybody asks for the mean share."""
@@ -119,6 +146,19 @@ class BaasProblem:
 def _nothing(instance: Instance) -> Plan:
     shape = (instance.T, instance.params.M)
     return Plan(np.full(shape, IDLE, dtype=np.int64), np.full(shape, _UNASKED))
+
+
+def _write_trace(instance: Instance, plan: Plan, path: Path) -> None:
+    outcomes = solutions.play(instance, plan)
+    executed = {
+        name: np.concatenate([getattr(o, name) for o in outcomes]) for name in ("rep", "hash", "assign", "reward")
+    }
+    seen = {name: getattr(instance, name) for name in ("d", "xi", "tau", "b", "f")}
+    rate = {} if instance.rate is None else {"rate": instance.rate}
+    try:
+        write_trace(path, instance.params, {**seen, **rate, **executed, "start": np.arange(instance.T) == 0})
+    except OSError as error:
+        raise Refused(f"--trace {path} cannot be written: {error}", field="trace") from None
 
 
 def _baas(instance: object) -> Instance:
