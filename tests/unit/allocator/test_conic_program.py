@@ -76,7 +76,7 @@ def test_what_a_solve_tells():
     assert len(solved.steps) == solved.iterations + 1
     assert solved.steps[-1].primal == pytest.approx(solved.value)
     assert set(solved.record()) == {
-        "solver", "status", "value", "iterations", "primal_residual", "dual_residual", "cpu_s",
+        "solver", "status", "value", "iterations", "primal_residual", "dual_residual", "cpu_s", "attempts",
     }  # fmt: skip
     by_scs = entropy().solve("scs", c=[1.0, 2.0, 3.0], room=1.0)
     assert by_scs.iterations > 0

@@ -291,6 +291,15 @@ def test_scaling_units_scales_the_value():
     assert solve("tcr", "dashf", instance(6, 2, 1, **milli)).objective == pytest.approx(plain, rel=1e-5)
 
 
+@pytest.mark.slow
+def test_a_stalled_solve_is_asked_again_and_says_so():
+    """One surrogate of GUCRO at 20x3 seed 2 stalls at the first length of step."""
+    rounds = solve("tcr", "gucro", instance(20, 3, 2)).info["rounds"]
+    attempts = [solved["attempts"] for one in rounds for solved in one["part2"]["solves"]]
+    assert max(attempts) <= 3
+    assert sum(a == 1 for a in attempts) >= 0.9 * len(attempts)
+
+
 def test_a_time_limit_and_a_stop_end_it_with_the_best_so_far():
     e = instance(20, 3, 0)
     began = time.monotonic()

@@ -96,6 +96,8 @@ class Solved:
     dual_residual: float | None
     cpu_s: float
     """Process CPU seconds of this solve, compilation included where it came first."""
+    attempts: int = 1
+    """How often the solver was asked: a careful program is asked again where its arithmetic stalled."""
     steps: Sequence[Step] = field(default=(), repr=False)
     """The solver's iterations; only Clarabel tells them, and only when asked to trace."""
 
@@ -109,6 +111,7 @@ class Solved:
             "primal_residual": self.primal_residual,
             "dual_residual": self.dual_residual,
             "cpu_s": self.cpu_s,
+            "attempts": self.attempts,
         }
 
 
@@ -123,6 +126,7 @@ class _Point:
     primal_residual: float | None
     dual_residual: float | None
     steps: Sequence[tuple[float, float, float, float]] = ()
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,8 @@ class Program:
 
     `careful` is for a program of many exponential cones whose variables are all near 1 already: Clarabel then takes
     the data as they are, since its own scaling loses digits in such cones, and goes at most nine tenths of the way to
-    the cones' boundary, where longer steps now and then stall.
+    the cones' boundary, where longer steps now and then stall. Where it stalls all the same it is asked again with
+    other steps, and `attempts` says how often.
 
     `refined` is iterative refinement of Clarabel's linear systems. Where PSD blocks make them dense it takes up to half
     of the time, and at tolerances above 1e-8 it buys nothing.
@@ -219,6 +224,7 @@ class Program:
             primal_residual=point.primal_residual,
             dual_residual=point.dual_residual,
             cpu_s=time.process_time() - began,
+            attempts=point.attempts,
             steps=[Step(self._sign * p, self._sign * d, rp, rd) for p, d, rp, rd in point.steps],
         )
 
@@ -296,6 +302,10 @@ _CLARABEL_STATUS: Mapping[str, _Verdict] = {
     "InsufficientProgress": (ProgramFailed, "insufficient progress"),
 }
 
+_STALLED = ("InsufficientProgress", "NumericalError")
+_CAREFUL_STEPS = (0.9, 0.8, 0.95)
+"""Of the way to the cones' boundary, by attempt."""
+
 _SCS_STATUS: Mapping[str, _Verdict] = {
     "1": (None, "solved"),
     "2": (ProgramFailed, "iteration or time limit"),
@@ -334,7 +344,7 @@ def _clarabel(compiled: _Compiled, limits: _Limits) -> _Point:
     settings.max_threads = 1
     if limits.careful:
         settings.equilibrate_enable = False
-        settings.max_step_fraction = settings.linesearch_backtrack_step = 0.9
+        settings.max_step_fraction = settings.linesearch_backtrack_step = _CAREFUL_STEPS[0]
     settings.presolve_enable = False  # nothing here is infinite
     settings.chordal_decomposition_enable = False  # a lift is decomposed where it is written, not behind its back
     settings.iterative_refinement_enable = limits.refined
@@ -344,20 +354,28 @@ def _clarabel(compiled: _Compiled, limits: _Limits) -> _Point:
         settings.time_limit = limits.time_limit_s
     if limits.tolerance is not None:
         settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = limits.tolerance
-    solver = clarabel.DefaultSolver(p, q, a, b, compiled.cones, settings)
     steps: list[tuple[float, float, float, float]] = []
-    if limits.trace:
 
-        def look(info: Any) -> bool:
-            steps.append((info.cost_primal + offset, info.cost_dual + offset, info.res_primal, info.res_dual))
-            return False
+    def look(info: Any) -> bool:
+        steps.append((info.cost_primal + offset, info.cost_dual + offset, info.res_primal, info.res_dual))
+        return False
 
-        solver.set_termination_callback(look)
-    answer = solver.solve()
+    attempts = 0
+    for step in _CAREFUL_STEPS if limits.careful else (None,):
+        attempts += 1
+        if step is not None:
+            settings.max_step_fraction = step
+        solver = clarabel.DefaultSolver(p, q, a, b, compiled.cones, settings)
+        if limits.trace:
+            steps.clear()
+            solver.set_termination_callback(look)
+        answer = solver.solve()
+        if str(answer.status) not in _STALLED:
+            break
     status = _judge("clarabel", str(answer.status), _CLARABEL_STATUS)
     value = float(answer.obj_val + offset)
     x = np.asarray(answer.x)
-    return _Point(status, x, value, int(answer.iterations), float(answer.r_prim), float(answer.r_dual), steps)
+    return _Point(status, x, value, int(answer.iterations), float(answer.r_prim), float(answer.r_dual), steps, attempts)
 
 
 def _cones(dims: Any) -> list[Any]:
