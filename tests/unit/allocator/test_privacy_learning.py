@@ -79,7 +79,7 @@ def test_trained_networks_run_without_torch_to_the_same_values(tmp_path: Path) -
 
     LEARNING.train("ddqn-vec", tmp_path, 1, TINY["ddqn-vec"], silent, never)
     arrays, head = read(tmp_path / "policy.npz", "policy")
-    assert head["kind"] == "network"
+    assert head["kind"] == "residual"
     sizes = [arrays[f"q.{k}.weight"] for k in range(3)]
     net = nn.Sequential(*(
         part for w in sizes for part in (nn.Linear(w.shape[1], w.shape[0]), nn.ReLU())
@@ -114,7 +114,7 @@ def test_the_network_learns_on_a_small_budget() -> None:
     settings = {"slots": 10_000, "log_every": 10_000, "hidden": [32, 32], "ratio": 0.03}
     solution = solve("privacy", "ddqn-vec", make(), seed=0, settings=settings)
     assert solution.score is not None
-    assert solution.score > 0.8
+    assert solution.score > 0.9
 
 
 def test_tables_learn(tmp_path: Path) -> None:
@@ -146,6 +146,12 @@ def test_a_floor_that_is_missed_raises_the_price_of_privacy(tmp_path: Path) -> N
     assert kept[0.0][0] == 0.0
     assert kept[0.62][0] > 60.0
     assert kept[0.62][1] > kept[0.0][1] + 0.05
+
+
+def test_decisions_of_too_many_streams_are_not_enumerated() -> None:
+    with pytest.raises(Refused) as refused:
+        solve("privacy", "ddqn-vec", make(M=5, slots=10))
+    assert refused.value.field == "M"
 
 
 def test_many_streams_have_a_head_each() -> None:

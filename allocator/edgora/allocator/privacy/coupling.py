@@ -22,7 +22,7 @@ import numpy as np
 
 from edgora.allocator.privacy.model import Bits, Floats, Model, State
 
-__all__ = ["Stakes", "alone", "flips", "stakes"]
+__all__ = ["Stakes", "alone", "flips", "own_rewards", "stakes"]
 
 SWEEPS = 3
 """Most sweeps of the flip search (privacy.md 4)."""
@@ -109,6 +109,15 @@ def alone(slot: Stakes) -> Bits:
         best = np.where(better, value, best)
         x[better] = chosen[better]
     return x
+
+
+def own_rewards(slot: Stakes) -> Floats:
+    """Reward of each miner's 2^M decisions with the other miners ignored (B,N,2^M)."""
+    M = slot.gain.shape[2]
+    options = (np.arange(2**M)[:, None] >> np.arange(M) & 1).astype(np.bool_)
+    own = np.stack([_own(slot, np.broadcast_to(x, slot.gain.shape)) for x in options], axis=2)
+    rewards: Floats = slot.stay.sum(axis=2)[:, :, None] + own
+    return rewards
 
 
 def flips(slot: Stakes) -> Bits:

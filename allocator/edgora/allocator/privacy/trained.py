@@ -1,10 +1,11 @@
 """Learned policies, and the policy.npz that holds one: they run in numpy, without torch.
 
 A file is arrays and a header with `problem`, `kind`, the system that the policy was trained for and its `grid`, which a
-table must share with the instance that it plays. Four kinds:
+table must share with the instance that it plays. Five kinds:
 
     network     a perceptron over `features`: a value for each of a miner's 2^M decisions, or for M > 4 two for each
                 stream
+    residual    the same perceptron, whose values are added to the slot's own rewards, known before acting, times `scale`
     streams     Q (K, buffers, 2, 1 or 3, 2): values of staying and going by a stream's D1, D0, g and, with 3, level
     chances     (K, buffers, 2, 3): chances to offload by D1, D0, g, level
     afterstate  W (buffers, 2, 3): what a stream's buffer is worth after the slot, already discounted; decided with the
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from edgora.allocator.learn.network import Perceptron
 from edgora.allocator.learn.weights import Arrays, read, write
-from edgora.allocator.privacy.coupling import Stakes, alone, flips, stakes
+from edgora.allocator.privacy.coupling import Stakes, alone, flips, own_rewards, stakes
 from edgora.allocator.privacy.features import features, width
 from edgora.allocator.privacy.instance import Instance
 from edgora.allocator.privacy.model import Bits, Floats, Ints, State
@@ -34,9 +35,11 @@ __all__ = [
     "MAX_JOINT",
     "Afterstate",
     "Network",
+    "Residual",
     "Streams",
     "actions_to_bits",
     "header",
+    "known",
     "load",
     "of",
     "packed",
@@ -73,6 +76,30 @@ class Network:
             heads = values.reshape(*values.shape[:2], M, 2)
             return heads[..., 1] > heads[..., 0]
         return actions_to_bits(values.argmax(axis=2), M)
+
+
+class Residual:
+    """Greedy decisions of known rewards plus a perceptron."""
+
+    def __init__(self, instance: Instance, perceptron: Perceptron, scale: float) -> None:
+        Network(instance, perceptron)  # refuses what does not fit
+        self._instance, self._perceptron, self._scale = instance, perceptron, np.float32(scale)
+
+    def act(self, state: State) -> Bits:
+        M = self._instance.M
+        rewards = known(state, self._instance)
+        values = self._perceptron(features(state, self._instance)).reshape(rewards.shape) + self._scale * rewards
+        if M > MAX_JOINT:
+            return values[..., 1] > values[..., 0]
+        return actions_to_bits(values[:, :, 0].argmax(axis=2), M)
+
+
+def known(state: State, instance: Instance) -> NDArray[np.float32]:
+    """Rewards of each miner's decisions with the other miners ignored (B,N,1,2^M); for M > 4 of each stream's (B,N,M,2)."""
+    slot = stakes(instance.model, state)
+    if instance.M > MAX_JOINT:
+        return np.stack([slot.stay, slot.stay + slot.gain], axis=3).astype(np.float32)
+    return own_rewards(slot)[:, :, None].astype(np.float32)
 
 
 class Streams:
@@ -125,11 +152,11 @@ class Afterstate:
         return self.decide(self.slot(state))
 
 
-def header(kind: str, instance: Instance) -> dict[str, object]:
+def header(kind: str, instance: Instance, **more: object) -> dict[str, object]:
     """Header of a policy file, but for the run that `learn.run` adds."""
     return {
         "problem": "privacy", "version": 1, "kind": kind, "N": instance.N, "M": instance.M, "beta": instance.beta,
-        "grid": _grid(instance),
+        "grid": _grid(instance), **more,
     }  # fmt: skip
 
 
@@ -143,7 +170,7 @@ def of(arrays: Arrays, head: Mapping[str, object], instance: Instance) -> Policy
     """The policy in a file's arrays. Raises Refused where it does not fit the instance."""
     if head.get("problem") != "privacy":
         raise Refused(f"policy: is of problem {head.get('problem')!r}, not of privacy", field="policy")
-    if head.get("kind") != "network" and head.get("grid") != _grid(instance):
+    if head.get("kind") not in {"network", "residual"} and head.get("grid") != _grid(instance):
         detail = (
             f"policy: is a table for {head.get('grid')} kb (D1_lo, D1_hi, B, grid), the instance has {_grid(instance)}"
         )
@@ -151,6 +178,11 @@ def of(arrays: Arrays, head: Mapping[str, object], instance: Instance) -> Policy
     match head.get("kind"):
         case "network":
             return Network(instance, Perceptron.of(arrays, "q"))
+        case "residual":
+            scale = head.get("scale")
+            if not isinstance(scale, float) or not 0.0 < scale < 1e6:
+                raise Refused(f"policy: scale {scale!r} is no positive number", field="policy")
+            return Residual(instance, Perceptron.of(arrays, "q"), scale)
         case "streams":
             return Streams(instance, _array(arrays, "Q"))
         case "afterstate":

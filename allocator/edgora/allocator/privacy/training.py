@@ -43,13 +43,17 @@ class Learner(Protocol):
         """Slots of the run; None: the instance's."""
         ...
 
+    def solve(self, instance: Instance, search: Search) -> Found:
+        """A `Plan` of what it learns in a folder that is not kept."""
+        ...
+
     def learn(self, instance: Instance, seed: int, run: Run) -> Arrays:
         """Play until the run is over; the policy as it stands. Raises Refused where the instance does not fit."""
         ...
 
 
-def learned(learner: Learner, instance: Instance, search: Search) -> Found:
-    """Train for a solver: in a folder that is not kept, until the run or the search is over."""
+def learned(learner: Learner, instance: Instance, search: Search, **more: object) -> Found:
+    """Train for a solver: in a folder that is not kept, until the run or the search is over. `more` is for the header."""
 
     def note(progress: Progress) -> None:
         search.report(progress.figures.get("greedy", progress.figures.get("reward", 0.0)), None)
@@ -62,7 +66,7 @@ def learned(learner: Learner, instance: Instance, search: Search) -> Found:
         )  # fmt: skip
         arrays = learner.learn(instance, search.seed, run)
         trained = run.trained()
-    head = {**header(learner.kind, instance), "algo": learner.algo}
+    head = {**header(learner.kind, instance, **more), "algo": learner.algo}
     plan = Plan(of(arrays, head, instance), arrays, head)
     info: Mapping[str, object] = {"slots": trained.slots, "updates": trained.updates}
     return Found(plan, status="done" if run.finished else "interrupted", info=info)

@@ -6,6 +6,7 @@ myopic and lookahead. Times are CPU seconds of training alone, imports excluded.
 
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 
@@ -17,7 +18,7 @@ from edgora.allocator.privacy.exact import best_average, miner
 from edgora.allocator.privacy.instance import Instance, make
 from edgora.allocator.privacy.policies import Myopic, Policy, Uniform, lookahead
 from edgora.allocator.privacy.problem import PRIVACY, planned
-from edgora.allocator.privacy.training import Learner, learned
+from edgora.allocator.privacy.training import Learner
 from edgora.allocator.search import Search
 from edgora.lab.bench_env import measure_environments
 from edgora.lab.goals.measured import Measured, Note
@@ -137,12 +138,13 @@ def many(note: Note, sizes: tuple[int, ...] = (5, 10)) -> Iterator[Measured]:
 def _warm(learner: Learner) -> None:
     """A few updates before anything is timed: torch imports half of itself on the first one."""
     assert isinstance(learner, msgspec.Struct)
-    learned(msgspec.structs.replace(learner, slots=400), make(), Search())
+    short = cast(Learner, msgspec.structs.replace(learner, slots=400))
+    short.solve(make(), Search())
 
 
 def _trained(learner: Learner, instance: Instance, seed: int) -> tuple[Policy, float]:
     began = time.process_time()
-    found = learned(learner, instance, Search(seed))
+    found = learner.solve(instance, Search(seed))
     return planned(found), time.process_time() - began
 
 
