@@ -81,6 +81,16 @@ def test_a_knapsack_of_huge_integers_takes_the_exact_sum() -> None:
     assert packed([3.0, 2.0, 2.0], [huge, huge / 2, huge / 2], huge, 1.0, rounded=False)[0] == 4.0
 
 
+def test_a_knapsack_of_thousands_of_reals_stays_within_its_workspace() -> None:
+    """Too many items for the cells: the list's best solution is what there is."""
+    rng = np.random.default_rng(1)
+    weight = rng.uniform(1.0, 2.0, 6_000)
+    value, bound = packed(
+        (weight * rng.uniform(1.0, 1.0 + 1e-6, 6_000)).tolist(), weight.tolist(), 4_000.0, 0.0, rounded=True
+    )
+    assert 0.999 * bound <= value
+
+
 def test_a_knapsack_that_is_cut_short_still_has_a_proven_bound() -> None:
     """Equal efficiencies and no exact filling: the list of states outgrows its workspace."""
     rng = np.random.default_rng(2)

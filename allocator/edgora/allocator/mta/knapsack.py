@@ -252,7 +252,7 @@ def pack(
         return _by_cells(count, base_p, free, p, w, free_room, unit, take, real, whole, kept, value, value)
     limit = _SHORT if rounded else len(real[1])
     value, bound = _by_states(count, base_p, free, p, w, free_room, edge, rest, limit, take, real, whole, value, bound)
-    if rounded and bound > value * (1.0 + 1e-9):
+    if rounded and bound > value * (1.0 + 1e-9) and (_GRID + 1.0) * free <= len(kept):
         cell = free_room / _GRID
         return _by_cells(count, base_p, free, p, w, free_room, cell, take, real, whole, kept, value, bound)
     return value, bound

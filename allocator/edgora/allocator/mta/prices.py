@@ -53,6 +53,10 @@ _FAINT = -20.0
 """A server this many temperatures below a task's best has no share in it."""
 _SLIGHT = 2e-3
 """Servers with less of a task than this are left out of the Hessian's other terms, which are quadratic in the shares."""
+_SAMPLE = 400
+"""Tasks of a sample that large cores get their first prices from."""
+_TEPID = 4e-3
+"""First temperature of the whole core after a sample."""
 _WARM = 1e-3
 """First temperature of a restart with a larger core."""
 _NEGLIGIBLE = 1e-5
@@ -92,7 +96,12 @@ def priced(table: Table, search: Search | None = None) -> Priced:
     core = core_of(table, chosen)
     if not len(chosen):
         return Priced(core, np.zeros(table.n), 0.0, np.full(table.m, -np.inf))
-    nu = least(core, _start(core), _HOT, search)
+    stride = len(chosen) // _SAMPLE
+    if stride > 1:
+        sample = _sampled(core, stride)
+        nu = least(core, least(sample, _start(sample), _HOT, search), _TEPID, search)
+    else:
+        nu = least(core, _start(core), _HOT, search)
     inside = np.zeros(table.m, dtype=np.bool_)
     inside[chosen] = True
     while True:
@@ -157,6 +166,14 @@ def _earnings(table: Table, nu: Floats, wanted: NDArray[np.bool_]) -> Floats:
             earns[block] = np.where(table.feasible[:, block], reduced, -np.inf).max(axis=0)
         earns[~wanted] = -np.inf
     return earns
+
+
+def _sampled(core: Core, stride: int) -> Core:
+    """Every stride-th task by worth of a unit, with rooms to match: its prices are nearly the core's."""
+    density = (core.value / np.maximum(core.weight, 1e-300)).max(axis=0)
+    picked = np.argsort(-density, kind="stable")[stride // 2 :: stride]
+    value, weight = np.ascontiguousarray(core.value[:, picked]), np.ascontiguousarray(core.weight[:, picked])
+    return Core(core.tasks[picked], value, weight, core.room / stride, core.unit)
 
 
 def _start(core: Core) -> Floats:
