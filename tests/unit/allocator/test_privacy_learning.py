@@ -24,6 +24,7 @@ from edgora.allocator.privacy.policies import Inverse, Myopic, lookahead
 from edgora.allocator.privacy.problem import PRIVACY, planned
 from edgora.allocator.privacy.simulation import Simulation
 from edgora.allocator.privacy.solution import build, dump, load, score
+from edgora.allocator.privacy.trained import SHIPPED
 from edgora.allocator.search import Found, Search
 from edgora.wire.errors import NotFound, Refused
 
@@ -146,6 +147,13 @@ def test_a_floor_that_is_missed_raises_the_price_of_privacy(tmp_path: Path) -> N
     assert kept[0.0][0] == 0.0
     assert kept[0.62][0] > 60.0
     assert kept[0.62][1] > kept[0.0][1] + 0.05
+
+
+def test_a_learner_by_its_name_plays_the_weights_that_ship() -> None:
+    found = LEARNING.evaluate("ddqn-vec", range(1), {}, None, silent)
+    assert found.score is not None
+    assert found.score.mean > 0.98
+    assert all(path.stat().st_size < 1_000_000 for path in SHIPPED.glob("*.npz"))
 
 
 def test_decisions_of_too_many_streams_are_not_enumerated() -> None:
