@@ -1,6 +1,7 @@
 """`edgora train` and `edgora evaluate`: folders, one JSON document, exit codes, Ctrl-C and going on (README.md 2)."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -28,14 +29,7 @@ TRAIN = (
     "--set",
     "M=3",
 )
-POLICY = """
-import numpy as np
-
-class Heaviest:
-    def propose(self, instance, budget_s):
-        order = np.argsort(-(instance.d[0] * instance.xi[0]))[: instance.params.M]
-        return {"assign": order, "request": np.full(instance.params.M, 60.0)}
-"""
+PAGE = (Path(__file__).parents[3] / "docs" / "allocators" / "baas.md").read_text()
 
 
 def edgora(*arguments: object) -> click.testing.Result:
@@ -68,13 +62,20 @@ def test_train_and_evaluate(tmp_path: Path) -> None:
     assert edgora(*TRAIN, "--out", out, "--seed", 3).stdout.startswith("pair-q: 200 slots")
 
 
-def test_a_users_policy_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_policy_runs_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("my_learned_policy.py").write_text(POLICY)
-    arguments = ("--seeds", "1..2", "--set", "slots=5", "--json")
-    played = edgora("evaluate", "baas", "--policy", "my_learned_policy:Heaviest", *arguments)
+    [policy] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    [command] = re.findall(r"^edgora (evaluate .*heaviest:Heaviest.*)$", PAGE, re.MULTILINE)
+    Path("heaviest.py").write_text(policy)
+    played = edgora(*command.split(), "--set", "slots=5", "--json")
     assert played.exit_code == 0, played.output
-    assert json.loads(played.stdout)["metrics"]["served"]["mean"] == 10
+    found = json.loads(played.stdout)
+    assert found["metrics"]["served"]["mean"] == 10
+    assert found["score"]["mean"] > 0.3
+    assert edgora("draw", "baas", "--set", "slots=3", "--out", "slots.json").exit_code == 0
+    solve = ("solve", "baas", "--solver", "heaviest:Heaviest", "--instance", "slots.json", "--out", "plan.json")
+    assert edgora(*solve).exit_code == 0
+    assert edgora("score", "baas", "--instance", "slots.json", "--solution", "plan.json").exit_code == 0
 
 
 @pytest.mark.parametrize(
