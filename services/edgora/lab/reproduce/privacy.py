@@ -151,7 +151,7 @@ def _streams(setting: Setting, note: Note, item: str, beta: float) -> Reproducti
         f" {costs['RLO'][most]:.1f}, EO {costs['EO'][most]:.1f}, NO {costs['NO'][most]:.1f}. What holds: agents cost less"
         f" than both fixed policies, and cost grows with the streams. What does not: the data grow {most / few:g}-fold, so"
         f" energy alone grows that much and waits grow faster; EO grows {grows('EO'):.1f}-fold and NO {grows('NO'):.1f}-fold"
-        f" where the paper has 2 and 2.25. No model in which a stream costs energy can grow its cost less than the data. The"
+        f" where the paper's fig. 5 has 2 and 2.25. No model in which a stream costs energy can grow its cost less than the data. The"
         f" deep agent has one two-valued head a stream, which learn as if the other streams were chance; `afterstate`, which"
         f" values waits exactly, is the honest lower line."
     )
