@@ -33,6 +33,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@# torch first, and by pip: a resolver that may choose takes the newest build with gigabytes of CUDA.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(PIP_INSTALL) -c constraints.txt -e '.[dev,learn]'
+	@# The allocators' kernels are compiled once here; every later process takes them from numba's cache.
+	$(BIN)/python -c 'from edgora.allocator import registry; [registry.policy("mta", n) for n in ("priced", "exact", "qlearning")]'
 	@touch $@ $(VENV)/.lab
 
 node_modules/.ready: package.json package-lock.json

@@ -135,7 +135,7 @@ class Cluster:
         for index in range(len(self.ground.nodes)):
             self.nodes.append(await self.start_node(index))
         for index in range(len(self.ground.nodes)):
-            self._start_worker(index)
+            await self._start_worker(index)
 
     async def start_node(self, index: int) -> EmbeddedNode:
         """Start (or start again) one server over its own folder."""
@@ -179,8 +179,10 @@ class Cluster:
             consensus.consensus, consensus.store, self.chain.chain, self._bus, PoolRunner(Sandbox(), server.slots), clock,
         )  # fmt: skip
 
-    def _start_worker(self, index: int) -> None:
-        policy = registry.policy("mta", self.scenario.server(index).policy, seed=self.scenario.seed)
+    async def _start_worker(self, index: int) -> None:
+        name, seed = self.scenario.server(index).policy, self.scenario.seed
+        # In a thread: where numba is installed, a solver that was never used on this machine compiles its kernels here.
+        policy = await asyncio.to_thread(registry.policy, "mta", name, seed=seed)
         engine = ThreadEngine(policy, floor_bps=self.running_ground.genesis.market.floor_bps)
         worker = AllocatorWorker(self._bus, index, engine, solve_ms=self.running_ground.genesis.market.solve_ms)
         self._workers.append((worker, asyncio.create_task(worker.run())))
