@@ -76,7 +76,8 @@ def solve(
     ] = None,
     settings: Settings = None,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE.npz", help="Where the slots of a run are written (baas, privacy).")
+        Path | None,
+        typer.Option("--trace", metavar="FILE.npz", help="Where the slots of a run are written (baas, privacy)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
