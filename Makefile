@@ -63,6 +63,7 @@ check: $(VENV)/.dev node_modules/.ready layers ## lint, types, layers, committed
 	$(BIN)/mypy
 	$(BIN)/python -m edgora.contracts.build --check
 	$(BIN)/python -m edgora.compute.kernels check
+	$(BIN)/python -m edgora.lab.reproduce.page --check
 
 layers: $(VENV)/.dev
 	@rm -rf $(VENV)/layers && mkdir -p $(VENV)/layers/edgora
