@@ -277,6 +277,38 @@ async def test_a_node_that_starts_again_goes_on_where_it_was() -> None:
         assert next(s.tip for s in platform.ledger.market.servers() if s.id == executor) == tip, "the same audit chain"
 
 
+async def test_a_node_tells_what_happened_while_it_was_away_beyond_a_state_transfer() -> None:
+    async with Platform() as platform:
+        ue = await platform.funded_ue()
+        before = await ue.submit(source=0)
+        await platform.until(lambda: platform.state(before, 3) == "SETTLED")
+        since = platform.nodes[3].follower.height
+        await platform.nodes[3].stop()
+        missed = await ue.submit(source=1)
+        await platform.until(lambda: platform.state(missed, 0) == "SETTLED")
+        told = {task: (await platform.clients[0].get(f"/v1/tasks/{task}")).json() for task in (before, missed)}
+        earned = (await platform.clients[0].get("/v1/servers")).json()["items"]
+        # What came to its store meanwhile is a state alone: no block, no event.
+        state, store = platform.ledger.executor.freeze(), platform.ledger.store
+        store.image = SnapshotImage(platform.ledger.head, state.root, state.merged())
+        gap = range(since + 1, store.image.height + 1)
+        store.blocks = {height: block for height, block in store.blocks.items() if height not in gap}
+        store.stored_events = [event for event in store.stored_events if event.height not in gap]
+        node = await platform.add_node(3)
+        assert node.follower.height == store.image.height
+        for task, known in told.items():
+            again = (await platform.clients[3].get(f"/v1/tasks/{task}")).json()
+            for name in ("state", "amount", "executor", "result", "offer", "maximum", "batch"):
+                assert again[name] == known[name], (name, task)
+        assert (await platform.clients[3].get(f"/v1/tasks/{missed}")).json()["tx_hash"] is None, (
+            "that block is not here"
+        )
+        again = (await platform.clients[3].get("/v1/servers")).json()["items"]
+        assert [s.get("earned") for s in again] == [s.get("earned") for s in earned]
+        page = (await platform.clients[3].get("/v1/tasks")).json()["items"]
+        assert [task["id"] for task in page] == [missed, before]
+
+
 async def test_a_diverging_state_stops_the_node() -> None:
     async with Platform() as platform:
         node = platform.nodes[1]

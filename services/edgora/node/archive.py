@@ -15,6 +15,9 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from edgora.market.machine import Market
+from edgora.market.receipts import maximum, price_of
+from edgora.market.records import Task
 from edgora.ports.store import StoredBlock, StoredEvent
 from edgora.wire.codec import decode, from_u96
 from edgora.wire.eip712 import Domain
@@ -57,6 +60,7 @@ from edgora.wire.market_events import (
     TaskRequeued,
     TaskSettled,
 )
+from edgora.wire.settlement import split
 
 __all__ = [
     "Archive",
@@ -339,6 +343,36 @@ class Archive:
         if task.executor is not None:
             self.earned[task.executor] = self.earned.get(task.executor, 0) + rest
 
+    # ---- after a state transfer
+
+    def adopt(self, market: Market) -> None:
+        """Take from a restored state what no stored event told: tasks that moved at heights which the store lacks.
+
+        Their rounds, choices and transactions stay unknown here; what became of them and of the money does not.
+        """
+        for task in market.tasks():
+            record = self.tasks.get(task.offer_id)
+            if record is None:
+                self.opened += 1
+                record = TaskRecord(task.offer_id, task.offer, self.opened, task.opened_ms, maximum(task.offer))
+                _keep(self.tasks, task.offer_id, record, TASKS)
+            elif (record.state, record.executor) == (task.state, task.executor):
+                continue
+            record.state, record.executor, record.round = TaskState(task.state), task.executor, task.round or None
+            record.assigned_ms, record.expected_ms = task.assigned_ms or None, task.expected_ms or None
+            record.file_by_ms, record.reopened = task.file_by_ms or None, max(record.reopened, int(task.reopened))
+            record.reason, record.batch = task.reason, task.batch or None
+            record.cause = TaskState(task.cause) if task.cause else None
+            record.ended_ms = task.ended_ms or None
+            record.result = None if task.result is None else _filed(task)
+            if task.result is not None and task.code in PAID_CODES:
+                record.done_ms = task.result.done_ms
+            if record.state in {TaskState.FINAL, TaskState.SETTLED} and task.result is not None:
+                record.amount = price_of(task.offer, task.result.filing.fuel_used)
+                record.shares = split(record.amount, market.params.lambda_bps)
+            if record.state is TaskState.SETTLED:
+                self._earn(record)
+
     # ---- questions
 
     def since(self, after: int) -> list[ArchivedEvent] | None:
@@ -348,6 +382,17 @@ class Archive:
         fresh = list(takewhile(lambda item: item.id > after, reversed(self.recent)))
         fresh.reverse()
         return fresh
+
+
+def _filed(task: Task) -> ResultFiled:
+    """The event that the filing of this task's result was."""
+    assert task.result is not None
+    assert task.executor is not None
+    filing, audit = task.result.filing, task.audit
+    return ResultFiled(
+        task.offer_id, task.executor, filing.code, filing.result_digest, task.result.cipher_digest, filing.fuel_used,
+        task.result.done_ms, task.result.holders, audit.witness if audit else None, audit.draw_by_ms if audit else 0,
+    )  # fmt: skip
 
 
 def _keep(table: OrderedDict[K, V], key: K, value: V, limit: int) -> None:

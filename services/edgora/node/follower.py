@@ -135,6 +135,7 @@ class Follower:
                     self.archive.fold_block(stored)
             if len(known) < len(page):
                 break
+        self.archive.adopt(self.market)
         self.archive.height = height
         self._keep_batch()
         self._frozen.clear()
