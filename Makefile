@@ -49,10 +49,10 @@ test: $(VENV)/.dev node_modules/.ready ## every test that needs no container eng
 	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server >/dev/null; }; } \
 	  || echo "redis-server is not installed: the Redis tests will be skipped" >&2
-	$(BIN)/pytest -q -n 2 --dist loadfile -m 'not slow and not docker'
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not docker'
 
 test-all: $(VENV)/.dev node_modules/.ready ## the slow ones too
-	$(BIN)/pytest -q -n 2 --dist loadfile -m 'not docker'
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not docker'
 
 test-docker: $(VENV)/.dev node_modules/.ready ## the container tests: needs a running engine
 	EDGORA_REQUIRE_DOCKER=1 $(BIN)/pytest -q -m docker tests/e2e
