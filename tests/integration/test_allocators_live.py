@@ -79,9 +79,11 @@ def served(allocation: dict[str, Any]) -> set[str]:
 def test_a_better_proposal_beats_greedy_and_says_by_how_much(market: Embedded, ues: list[Wallet]) -> None:
     allocation, tasks = contest(market, ues)
     assert allocation["tasks"] == 3
-    assert allocation["winner"] in {"exact", "live_policies:Best"}
+    # Equal values: the first that was ordered. `random` finds this optimum now and then, and may come first.
+    assert allocation["winner"] in {"exact", "live_policies:Best", "random"}
     assert (gwei(allocation["value"]), gwei(allocation["greedy_value"])) == (OPTIMUM_GWEI, GREEDY_GWEI)
-    assert gwei(allocation["bound"]) == OPTIMUM_GWEI, "a proven optimum"
+    if allocation["winner"] != "random":  # which proves nothing, and whose plan others may not repeat
+        assert gwei(allocation["bound"]) == OPTIMUM_GWEI, "a proven optimum"
     assert allocation["verdict"]["code"] == "WORTH_MORE"
     assert allocation["verdict"]["sentence"] == "worth 900 gwei, the built-in greedy 600"
     assert served(allocation) == {"0x" + t.task.hex() for t in tasks[1:]}
@@ -132,7 +134,8 @@ def stop_worker(market: Embedded, node: int) -> None:
 
 
 def test_a_users_own_policy_wins_alone(market: Embedded, ues: list[Wallet]) -> None:
-    stop_worker(market, 0)
+    for node in (0, 2):  # exact, and random, which may find the same plan first
+        stop_worker(market, node)
     allocation, tasks = contest(market, ues)
     assert allocation["winner"] == "live_policies:Best"
     assert allocation["winner_validator"] == 3
@@ -142,7 +145,7 @@ def test_a_users_own_policy_wins_alone(market: Embedded, ues: list[Wallet]) -> N
 
 
 def test_without_any_allocator_greedy_goes_on_and_no_view_changes(market: Embedded, ues: list[Wallet]) -> None:
-    for node in (1, 2, 3):
+    for node in (1, 3):
         stop_worker(market, node)
     before = market.get("/v1/status").json()["view"]
     allocation, tasks = contest(market, ues)
