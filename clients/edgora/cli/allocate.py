@@ -29,7 +29,7 @@ __all__ = ["Json", "Seed", "Settings", "app_commands", "interruptible", "registr
 _PROGRESS_S = 0.5
 """Least seconds between two lines of progress."""
 
-ProblemName = Annotated[str, typer.Argument(metavar="PROBLEM", help="mta, tcr or dpe")]
+ProblemName = Annotated[str, typer.Argument(metavar="PROBLEM", help="mta, tcr, dpe, baas or privacy")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="May be repeated; read as JSON, else as text.")
 ]

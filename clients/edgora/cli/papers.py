@@ -17,7 +17,9 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON
 
 
 def reproduce(
-    item: Annotated[str, typer.Argument(metavar="ITEM", help="mta.fig2, tcr.table2, ...; mta, tcr, dpe; all")],
+    item: Annotated[
+        str, typer.Argument(metavar="ITEM", help="mta.fig2, tcr.table2, ...; mta, tcr, dpe, baas, privacy; all")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where CSV, PNG, SVG and JSON are written.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds and points; seconds instead of minutes.")] = False,
     as_json: Json = False,
@@ -52,7 +54,8 @@ def reproduce(
 
 def bench_allocator(
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="PROBLEM", help="mta, tcr, dpe; repeat for more.")
+        list[str] | None,
+        typer.Option("--only", metavar="PROBLEM", help="mta, tcr, dpe, baas, privacy; repeat for more."),
     ] = None,
     growth: Annotated[
         bool, typer.Option("--growth/--no-growth", help="Time against size for every solver as well.")

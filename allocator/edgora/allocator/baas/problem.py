@@ -1,8 +1,6 @@
 """BaaS as the registry and the CLI see a problem: draw, files, solve, score; `learning` is train and evaluate."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,33 +13,17 @@ from edgora.allocator.baas.exact import optimum
 from edgora.allocator.baas.instance import Instance
 from edgora.allocator.baas.learning import LEARNING
 from edgora.allocator.baas.model import IDLE, settle
-from edgora.allocator.baas.policies import SOLVERS, Solver
+from edgora.allocator.baas.policies import SOLVERS
 from edgora.allocator.baas.solution import Plan, Score, Solution
-from edgora.allocator.files import read_settings
 from edgora.allocator.learn.problem import Proposer
 from edgora.allocator.search import Found, Search, Status
-from edgora.wire.errors import NotFound, Refused
+from edgora.allocator.solvers import Traced, answered, traced_of
+from edgora.wire.errors import Refused
 
-__all__ = ["BAAS", "BaasProblem", "Chosen"]
+__all__ = ["BAAS", "BaasProblem"]
 
 _UNASKED = 60.0
 """Hash power requested where nobody decided: the mean share, MHash/s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A solver, and where its trace goes."""
-
-    solver: Solver
-    trace: Path | None
-
-    @property
-    def default_limit_s(self) -> float | None:
-        return self.solver.default_limit_s
-
-    @property
-    def libraries(self) -> tuple[str, ...]:
-        return self.solver.libraries
 
 
 class BaasProblem:
@@ -72,19 +54,11 @@ class BaasProblem:
     def solution(self, instance: object, solver: str, seed: int, found: Found, wall_s: float, cpu_s: float) -> Solution:
         return solutions.build(_baas(instance), solver, seed, found, wall_s, cpu_s)
 
-    def solver(self, name: str, settings: Mapping[str, object]) -> "Chosen":
+    def solver(self, name: str, settings: Mapping[str, object]) -> Traced:
         """The solver of this name with its options, and `trace`, where the slots of a run go. Raises NotFound, Refused."""
-        kind = SOLVERS.get(name)
-        if kind is None:
-            known = ", ".join(self.solvers)
-            raise NotFound(f"baas has no solver {name!r}: use one of {known}, or module:object", field="solver")
-        options = dict(settings)
-        path = options.pop("trace", None)
-        if not (path is None or isinstance(path, str)):
-            raise Refused(f"trace is {path!r}: must be a file's path", field="trace")
-        return Chosen(read_settings(options, kind, f"baas solver {name}"), None if path is None else Path(path))
+        return traced_of(self.name, SOLVERS, name, settings)
 
-    def search(self, solver: "Chosen", instance: object, search: Search) -> Found:
+    def search(self, solver: Traced, instance: object, search: Search) -> Found:
         """Decide slot after slot; reputation rolls on. Slots that the clock does not reach stay idle."""
         room = _baas(instance)
         policy = solver.solver.policy(search.seed)
@@ -135,12 +109,8 @@ class BaasProblem:
     def foreign(self, answer: object, instance: object) -> Found:
         """What a user's policy answered: `assign` and `request` as attributes or keys, or in a `plan`, and a bound."""
         room = _baas(instance)
-        inner = answer.get("plan", answer) if isinstance(answer, Mapping) else getattr(answer, "plan", answer)
-        limit = answer.get("bound") if isinstance(answer, Mapping) else getattr(answer, "bound", None)
-        numeric = isinstance(limit, int | float) and not isinstance(limit, bool)
-        if limit is not None and not (numeric and math.isfinite(limit)):
-            raise Refused(f"must answer a finite bound or none, answered {limit!r:.60}", field="bound")
-        return Found(solutions.plan(inner, room), None if limit is None else float(limit))
+        inner, limit = answered(answer)
+        return Found(solutions.plan(inner, room), limit)
 
 
 def _nothing(instance: Instance) -> Plan:

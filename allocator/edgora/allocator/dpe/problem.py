@@ -1,19 +1,17 @@
 """DPE as the registry and the CLI see a problem: draw, files, solve, score."""
 
-import importlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from edgora.allocator.dpe import instance as instances
 from edgora.allocator.dpe import solution as solutions
 from edgora.allocator.dpe.instance import Instance
 from edgora.allocator.dpe.model import Decision, Model
 from edgora.allocator.dpe.solution import Score, Solution
-from edgora.allocator.files import read_settings
 from edgora.allocator.search import Found, Search
-from edgora.wire.errors import NotFound, Refused
+from edgora.allocator.solvers import answered, solver_of
+from edgora.wire.errors import Refused
 
 __all__ = ["DPE", "SOLVERS", "DpeProblem", "Solver"]
 
@@ -84,13 +82,8 @@ class DpeProblem:
 
     def solver(self, name: str, settings: Mapping[str, object]) -> Solver:
         """The solver of this name with its options. Raises NotFound for the name, Refused for an option."""
-        place = SOLVERS.get(name)
-        if place is None:
-            known = ", ".join(self.solvers)
-            raise NotFound(f"dpe has no solver {name!r}: use one of {known}, or module:object", field="solver")
-        module, _, attribute = place.partition(":")
-        kind: type[Solver] = getattr(importlib.import_module(module), attribute)
-        return read_settings(settings, kind, f"dpe solver {name}")
+        solver: Solver = solver_of(self.name, SOLVERS, name, settings)
+        return solver
 
     def search(self, solver: Solver, instance: object, search: Search) -> Found:
         return solver.solve(_dpe(instance).model, search)
@@ -102,18 +95,10 @@ class DpeProblem:
 
     def foreign(self, answer: object, instance: object) -> Found:
         """What a user's policy answered: a Solution, a `Decision` or mapping of its arrays, or `plan` and `bound`."""
-        plan: Any = answer
-        bound = getattr(answer, "bound", None)
-        if isinstance(answer, Mapping):
-            plan, bound = answer.get("plan", answer), answer.get("bound")
-        elif hasattr(answer, "plan"):
-            plan = answer.plan
+        plan, bound = answered(answer)
         if isinstance(plan, Mapping):
             plan = _Answer({field.name: plan[field.name] for field in fields(Decision) if field.name in plan})
-        if bound is not None and not (isinstance(bound, int | float) and math.isfinite(bound)):
-            raise Refused(f"must answer a finite bound or none, answered {repr(bound)[:60]}", field="bound")
-        made = solutions.checked(plan, _dpe(instance), "must answer a decision: ")
-        return Found(made, None if bound is None else float(bound))
+        return Found(solutions.checked(plan, _dpe(instance), "must answer a decision: "), bound)
 
 
 def _dpe(instance: object) -> Instance:

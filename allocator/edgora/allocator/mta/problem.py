@@ -1,11 +1,9 @@
 """MTA as the registry and the CLI see a problem: draw, files, solve, score."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from edgora.allocator.files import read_settings
 from edgora.allocator.mta import instance as instances
 from edgora.allocator.mta import solution as solutions
 from edgora.allocator.mta.instance import Instance
@@ -13,7 +11,8 @@ from edgora.allocator.mta.solution import Score, Solution
 from edgora.allocator.mta.solvers import PAPER_SOLVERS, TABLE_SOLVERS, PaperSolver, TableSolver
 from edgora.allocator.mta.table import Table
 from edgora.allocator.search import Found, Search
-from edgora.wire.errors import NotFound, Refused
+from edgora.allocator.solvers import answered, solver_of
+from edgora.wire.errors import Refused
 
 __all__ = ["MTA", "MtaProblem"]
 
@@ -51,11 +50,8 @@ class MtaProblem:
 
     def solver(self, name: str, settings: Mapping[str, object]) -> Solver:
         """The solver of this name with its options. Raises NotFound for the name, Refused for an option."""
-        kind: type[Solver] | None = TABLE_SOLVERS.get(name) or PAPER_SOLVERS.get(name)
-        if kind is None:
-            known = ", ".join(self.solvers)
-            raise NotFound(f"mta has no solver {name!r}: use one of {known}, or module:object", field="solver")
-        return read_settings(settings, kind, f"mta solver {name}")
+        solver: Solver = solver_of(self.name, {**TABLE_SOLVERS, **PAPER_SOLVERS}, name, settings)
+        return solver
 
     def search(self, solver: Solver, instance: object, search: Search) -> Found:
         """Run a solver on a paper instance, or on anything else that has an assignment table, such as a live round."""
@@ -73,11 +69,7 @@ class MtaProblem:
         """What a user's policy answered, as a plan: a Solution, anything with `plan` and `bound`, or the bare plan."""
         if isinstance(answer, Found):
             return answer
-        plan, bound = answer, None
-        if isinstance(answer, Mapping):
-            plan, bound = answer.get("plan"), answer.get("bound")
-        elif hasattr(answer, "plan"):
-            plan, bound = answer.plan, getattr(answer, "bound", None)
+        plan, bound = answered(answer)
         tasks = self._table(instance).m
         try:
             entries = np.asarray(plan)
@@ -85,9 +77,7 @@ class MtaProblem:
             entries = np.empty((0, 0))
         if entries.shape != (tasks,) or (tasks and entries.dtype.kind not in "iu"):
             raise Refused(f"must answer a plan of {tasks} integers, answered {_shown(plan)}", field="plan")
-        if bound is not None and not (isinstance(bound, int | float) and math.isfinite(bound)):
-            raise Refused(f"must answer a finite bound or none, answered {_shown(bound)}", field="bound")
-        return Found(entries.astype(np.int64), None if bound is None else float(bound))
+        return Found(entries.astype(np.int64), bound)
 
     def _table(self, instance: object) -> Table:
         table = getattr(instance, "table", None)

@@ -5,15 +5,12 @@ asked for, so that rules and plans start without torch. Beside its options every
 of one environment under its policy are written (privacy.md 3).
 """
 
-import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from edgora.allocator.files import read_settings
 from edgora.allocator.privacy import instance as instances
 from edgora.allocator.privacy import solution as solutions
 from edgora.allocator.privacy.evaluation import checked, trace
@@ -22,9 +19,10 @@ from edgora.allocator.privacy.policies import Constant, Plan, Policy, Table
 from edgora.allocator.privacy.simulation import Simulation
 from edgora.allocator.privacy.solution import Score, Solution
 from edgora.allocator.search import Found, Search
-from edgora.wire.errors import NotFound, Refused
+from edgora.allocator.solvers import Traced, traced_of
+from edgora.wire.errors import Refused
 
-__all__ = ["LEARNERS", "PRIVACY", "RULES", "SOLVERS", "PrivacyProblem", "Solver", "Traced", "planned"]
+__all__ = ["LEARNERS", "PRIVACY", "RULES", "SOLVERS", "PrivacyProblem", "Solver", "planned"]
 
 
 class Solver(Protocol):
@@ -64,22 +62,6 @@ SOLVERS: Mapping[str, str] = {**RULES, **LEARNERS}
 """Where each solver lives."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traced:
-    """A solver, and where its trace goes."""
-
-    solver: Solver
-    trace: Path | None
-
-    @property
-    def default_limit_s(self) -> float | None:
-        return self.solver.default_limit_s
-
-    @property
-    def libraries(self) -> tuple[str, ...]:
-        return self.solver.libraries
-
-
 class PrivacyProblem:
     """See `registry.Problem`."""
 
@@ -116,21 +98,11 @@ class PrivacyProblem:
 
     def solver(self, name: str, settings: Mapping[str, object]) -> Traced:
         """The solver of this name with its options. Raises NotFound for the name, Refused for an option."""
-        place = SOLVERS.get(name)
-        if place is None:
-            known = ", ".join(self.solvers)
-            raise NotFound(f"privacy has no solver {name!r}: use one of {known}, or module:object", field="solver")
-        options = dict(settings)
-        path = options.pop("trace", None)
-        if path is not None and not isinstance(path, str):
-            raise Refused(f"trace is {path!r}: must be a file's path", field="trace")
-        module, _, attribute = place.partition(":")
-        kind: type[Solver] = getattr(importlib.import_module(module), attribute)
-        return Traced(read_settings(options, kind, f"privacy solver {name}"), None if path is None else Path(path))
+        return traced_of(self.name, SOLVERS, name, settings)
 
     def search(self, solver: Traced, instance: object, search: Search) -> Found:
         room = _privacy(instance)
-        found = solver.solver.solve(room, search)
+        found: Found = solver.solver.solve(room, search)
         if solver.trace is None:
             return found
         trace(planned(found), room, room.seed or 0, room.slots, solver.trace)

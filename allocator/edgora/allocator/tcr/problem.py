@@ -4,19 +4,17 @@ A solver is an immutable record of its options, the keys that `--set` takes, wit
 asked for, so that the platform's own solvers start without the convex ones' libraries.
 """
 
-import importlib
-import math
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
-from edgora.allocator.files import read_settings
 from edgora.allocator.search import Found, Search
+from edgora.allocator.solvers import answered, solver_of
 from edgora.allocator.tcr import instance as instances
 from edgora.allocator.tcr import solution as solutions
 from edgora.allocator.tcr.instance import Instance
 from edgora.allocator.tcr.model import Decision
 from edgora.allocator.tcr.solution import Score, Solution
-from edgora.wire.errors import NotFound, Refused
+from edgora.wire.errors import Refused
 
 __all__ = ["SOLVERS", "TCR", "Solver", "TcrProblem"]
 
@@ -77,13 +75,8 @@ class TcrProblem:
 
     def solver(self, name: str, settings: Mapping[str, object]) -> Solver:
         """The solver of this name with its options. Raises NotFound for the name, Refused for an option."""
-        place = SOLVERS.get(name)
-        if place is None:
-            known = ", ".join(self.solvers)
-            raise NotFound(f"tcr has no solver {name!r}: use one of {known}, or module:object", field="solver")
-        module, _, attribute = place.partition(":")
-        kind: type[Solver] = getattr(importlib.import_module(module), attribute)
-        return read_settings(settings, kind, f"tcr solver {name}")
+        solver: Solver = solver_of(self.name, SOLVERS, name, settings)
+        return solver
 
     def search(self, solver: Solver, instance: object, search: Search) -> Found:
         return solver.solve(_tcr(instance), search)
@@ -99,12 +92,8 @@ class TcrProblem:
         if isinstance(answer, Found) and isinstance(answer.plan, Decision):
             solutions.decision(answer.plan, room)
             return answer
-        plan = answer.get("plan", answer) if isinstance(answer, Mapping) else getattr(answer, "plan", answer)
-        bound = answer.get("bound") if isinstance(answer, Mapping) else getattr(answer, "bound", None)
-        numeric = isinstance(bound, int | float) and not isinstance(bound, bool)
-        if bound is not None and not (numeric and math.isfinite(bound)):
-            raise Refused(f"must answer a finite bound or none, answered {bound!r:.60}", field="bound")
-        return Found(solutions.decision(plan, room), None if bound is None else float(bound))
+        plan, bound = answered(answer)
+        return Found(solutions.decision(plan, room), bound)
 
 
 def _tcr(instance: object) -> Instance:
