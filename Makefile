@@ -13,7 +13,7 @@ else
 PIP_INSTALL = uv pip install --quiet --python $(BIN)/python
 endif
 
-.PHONY: help demo test test-all test-docker check layers quick bench mutants sim-long gas artifacts clean
+.PHONY: help demo test test-all test-docker test-browser check layers quick bench mutants sim-long gas artifacts clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,13 +49,19 @@ test: $(VENV)/.dev node_modules/.ready ## every test that needs no container eng
 	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server >/dev/null; }; } \
 	  || echo "redis-server is not installed: the Redis tests will be skipped" >&2
-	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not docker'
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not docker and not browser'
 
 test-all: $(VENV)/.dev node_modules/.ready ## the slow ones too
-	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not docker'
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not docker and not browser'
 
 test-docker: $(VENV)/.dev node_modules/.ready ## the container tests: needs a running engine
 	EDGORA_REQUIRE_DOCKER=1 $(BIN)/pytest -q -m docker tests/e2e
+
+test-browser: $(VENV)/.dev node_modules/.ready ## the board in a real Chromium, against the embedded platform
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; }; } \
+	  || { echo "chromium is not installed: the board cannot be tested" >&2; exit 1; }
+	$(BIN)/pytest -q -m browser tests/browser
 
 check: $(VENV)/.dev node_modules/.ready layers ## lint, types, layers, committed artifacts
 	$(BIN)/ruff check .
