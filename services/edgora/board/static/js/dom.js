@@ -211,6 +211,6 @@ export function times(at) {
 
 // Says a sentence to screen readers without moving the focus.
 export function announce(text) {
-  const region = document.getElementById("announce");
+  const region = document.getElementById("announcer");
   if (region) region.textContent = text;
 }

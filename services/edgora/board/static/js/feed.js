@@ -4,11 +4,13 @@
 // no way to hear every event name. Ids are the ledger's, equal at all nodes, so `?after=` (the query form of
 // Last-Event-ID, which needs no CORS preflight) resumes anywhere without a gap or a repetition.
 
+import { parse } from "./exact.js";
+
 const SILENT_MS = 40_000; // the node sends a comment each 15 s; nothing at all for so long is a dead connection
 
-// Reads the stream until it ends; calls onEvent with each parsed event and onBytes with each piece that came. Throws on
-// network failure and on answers other than 200.
-export async function readEvents(url, { after, signal, onEvent, onBytes }) {
+// Reads the stream until it ends; calls onOpen once it is there and onEvent with each parsed event. Throws on network
+// failure and on answers other than 200.
+export async function readEvents(url, { after, signal, onOpen, onEvent }) {
   const stop = new AbortController();
   const abort = () => stop.abort(signal.reason);
   signal.addEventListener("abort", abort, { once: true });
@@ -23,19 +25,19 @@ export async function readEvents(url, { after, signal, onEvent, onBytes }) {
       signal: stop.signal, cache: "no-store", headers: { accept: "text/event-stream" },
     });
     if (!response.ok) throw new Error(`the event stream answered ${response.status}`);
+    onOpen?.();
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let pending = "";
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
       alive();
-      onBytes?.();
       pending += value;
       const frames = pending.split("\n\n");
       pending = frames.pop();
       for (const frame of frames) {
         const data = frame.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart());
-        if (data.length) onEvent(JSON.parse(data.join("\n")));
+        if (data.length) onEvent(parse(data.join("\n")));
       }
     }
   } finally {
