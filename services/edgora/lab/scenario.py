@@ -18,7 +18,7 @@ from edgora.wire.genesis import ConsensusParams
 from edgora.wire.ledger import faulty
 from edgora.wire.market import MarketParams
 
-__all__ = ["Chain", "Consortium", "Ports", "Scenario", "Server", "load", "override", "parse"]
+__all__ = ["Chain", "Consortium", "Faults", "Ports", "Scenario", "Server", "load", "override", "parse"]
 
 P = TypeVar("P", MarketParams, ConsensusParams)
 
@@ -46,6 +46,14 @@ class Ports(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
     api_step: Positive = 10
     links: Annotated[int, msgspec.Meta(ge=0, le=65_000)] = 0
     chain: Annotated[int, msgspec.Meta(ge=0, le=65_000)] = 0
+    board: Annotated[int, msgspec.Meta(ge=0, le=65_000)] = 8080
+
+
+class Faults(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Faults on purpose, through the board's panel (ports.faults)."""
+
+    allowed: bool = False
+    """Whether nodes can be killed, paused, cut off and made to lie. Never where money is real."""
 
 
 class Server(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -81,6 +89,7 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     consortium: Consortium = Consortium()
     chain: Chain = Chain()
     ports: Ports = Ports()
+    faults: Faults = Faults()
     servers: tuple[Server, ...] = ()
     """One a node; empty for the default line-up."""
     fleet: Fleet = Fleet()
