@@ -31,9 +31,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgora.board.nodes import BoardNodes
+from edgora.board.problems import answer_problem
 from edgora.board.settings import BoardSettings
 from edgora.wire.errors import EdgoraError, Refused
-from edgora.wire.rest import Problem
 
 __all__ = ["STATIC", "build_board", "main", "policy", "run_board"]
 
@@ -79,20 +79,6 @@ class _Strict:
         await self._app(scope, receive, strict)
 
 
-async def _problem(_: Request, error: Exception) -> Response:
-    """problem+json, as the nodes answer (RFC 9457)."""
-    if isinstance(error, EdgoraError):
-        status, code, detail, fix = error.status, error.code, error.detail, error.fix
-    else:
-        assert isinstance(error, HTTPException)
-        status, code, detail, fix = error.status_code, f"http_{error.status_code}", error.detail, None
-    document = Problem(
-        type=f"urn:edgora:problem:{code}", title=detail, status=status, code=code, detail=detail,
-        field=error.field if isinstance(error, EdgoraError) else None, fix=fix,
-    )  # fmt: skip
-    return Response(msgspec.json.encode(document), status, media_type="application/problem+json")
-
-
 def build_board(settings: BoardSettings, nodes: BoardNodes, faults: Sequence[BaseRoute] = ()) -> Starlette:
     """The board's application. faults: routes of the fault panel; none unless the scenario allows it."""
     static = StaticFiles(directory=STATIC)
@@ -130,7 +116,7 @@ def build_board(settings: BoardSettings, nodes: BoardNodes, faults: Sequence[Bas
             Middleware(_Strict, nodes=nodes),
             Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False),
         ],
-        exception_handlers={HTTPException: _problem, EdgoraError: _problem},
+        exception_handlers={HTTPException: answer_problem, EdgoraError: answer_problem},
         lifespan=lifespan,
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ EdgoraError
 |-- Refused          the caller's input is at fault: names the field, the value and the fix; 4xx
 |   |-- WireError        bytes that are not a canonical structure
 |   |-- BadSignature     nobody, or somebody else, signed
+|   |-- Forbidden        a page of another site, or a request that none of our own pages makes
 |   |-- TooLarge         over a limit of ledger.md 16 or market.md 8
 |   |-- NotFound         no such thing, or not any more
 |   |-- Conflict         contradicts what is already here
@@ -19,7 +20,7 @@ The API renders each as problem+json (RFC 9457) with the stable `code`; the CLI 
 from typing import ClassVar
 
 __all__ = [
-    "BadSignature", "Broken", "Conflict", "EdgoraError", "NotFound", "Refused", "RuleRefused", "TooLarge", "TooMany",
+    "BadSignature", "Broken", "Conflict", "EdgoraError", "Forbidden", "NotFound", "Refused", "RuleRefused", "TooLarge", "TooMany",
     "Unavailable", "Unknown", "WireError",
 ]  # fmt: skip
 
@@ -52,6 +53,11 @@ class WireError(Refused):
 class BadSignature(Refused):
     code = "bad_signature"
     status = 401
+
+
+class Forbidden(Refused):
+    code = "forbidden"
+    status = 403
 
 
 class TooLarge(Refused):
