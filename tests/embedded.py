@@ -84,9 +84,12 @@ def own_module(wat: str, data: bytes = b"", **limits: int) -> Order:
 class Embedded:
     """A running platform in this process."""
 
-    def __init__(self, *settings: str, folder: Path | None = None, quick: bool = True) -> None:
+    def __init__(
+        self, *settings: str, folder: Path | None = None, quick: bool = True, board: int | None = None
+    ) -> None:
+        """board: port of the live page; none without it."""
         plan = load(None, [*DEMO_SETTINGS, *(QUICK if quick else ()), *settings])
-        self.cluster = Cluster(plan, folder)
+        self.cluster = Cluster(plan, folder, board)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="embedded platform", daemon=True)
 

@@ -1,4 +1,4 @@
-"""The embedded platform: chain, four nodes, allocators, all in this process; REST on loopback HTTP.
+"""The embedded platform: chain, four nodes, allocators, all in this process; REST and the board on loopback HTTP.
 
 What differs from containers is chosen here and nowhere else: links in memory instead of TLS, the bus in memory instead
 of Redis, anvil or the in-process EVM instead of a chain service. Consensus, log files, block store, sandbox, REST and
@@ -8,6 +8,7 @@ the client are the same code on the same paths.
 import asyncio
 import contextlib
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,9 @@ from edgora.allocator import registry
 from edgora.allocator.allocd.engine import ThreadEngine
 from edgora.allocator.allocd.planner import Planner, solve_in_thread
 from edgora.allocator.allocd.worker import AllocatorWorker
+from edgora.board.app import build_board
+from edgora.board.nodes import BoardNodes
+from edgora.board.settings import BoardSettings, board_origins
 from edgora.compute.sandbox import Sandbox
 from edgora.lab.chain import EVM_CHAIN_ID, RunningChain, chain_kind, open_chain
 from edgora.lab.ground import Endpoint, Ground, draw_ground
@@ -35,7 +39,7 @@ from edgora.node.consensus import ConsensusNode
 from edgora.node.duties.pacing import Pace
 from edgora.node.settings import AdvertSettings, NodeSettings
 from edgora.ports.bus import Skipped
-from edgora.wire.errors import Unavailable
+from edgora.wire.errors import Refused, Unavailable
 
 __all__ = ["Cluster", "EmbeddedNode"]
 
@@ -46,6 +50,26 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+async def _serve(port: int, config: uvicorn.Config) -> "tuple[_Server, asyncio.Task[None]]":
+    """A web server in this loop, listening on 127.0.0.1. Raises Refused if something else has the port."""
+    listening = socket.socket()
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
+    except OSError as error:
+        listening.close()
+        raise Refused(
+            f"127.0.0.1:{port} cannot be listened on: {error.strerror}",
+            field="ports",
+            fix="stop what uses it, or give another port",
+        ) from None
+    web = _Server(config)
+    serving = asyncio.create_task(web.serve(sockets=[listening]))
+    while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
+        await asyncio.sleep(0.005)
+    return web, serving
 
 
 class EmbeddedNode:
@@ -71,8 +95,8 @@ class EmbeddedNode:
 class Cluster:
     """`async with Cluster(scenario) as cluster:` - a running platform; everything it made is gone afterwards."""
 
-    def __init__(self, scenario: Scenario, folder: Path | None = None) -> None:
-        """folder: kept run folder; a temporary one if None."""
+    def __init__(self, scenario: Scenario, folder: Path | None = None, board: int | None = None) -> None:
+        """folder: kept run folder; a temporary one if None. board: port of the page; 0 for a free one, None for no page."""
         self.scenario = scenario
         self._keep = folder
         self.folder = folder or Path()
@@ -84,6 +108,8 @@ class Cluster:
         self.planner = Planner(self._bus, solve_in_thread)
         """Plans for UEs with an allocation policy; tells the nodes their shares."""
         self._workers: list[tuple[AllocatorWorker, asyncio.Task[None]]] = []
+        self._board_port = free_port() if board == 0 else board
+        self._page: tuple[_Server, asyncio.Task[None]] | None = None
 
     @property
     def chain(self) -> RunningChain:
@@ -101,6 +127,11 @@ class Cluster:
     def urls(self) -> Mapping[int, str]:
         """REST of each server."""
         return {i: e.public_url for i, e in enumerate(self.running_ground.endpoints)}
+
+    @property
+    def board_url(self) -> str | None:
+        """The page; None without one."""
+        return None if self._board_port is None else f"http://127.0.0.1:{self._board_port}"
 
     @property
     def places(self) -> Mapping[int, tuple[float, float]]:
@@ -136,6 +167,8 @@ class Cluster:
             self.nodes.append(await self.start_node(index))
         for index in range(len(self.ground.nodes)):
             await self._start_worker(index)
+        if self._board_port is not None:
+            self._page = await self._start_board(self._board_port)
 
     async def start_node(self, index: int) -> EmbeddedNode:
         """Start (or start again) one server over its own folder."""
@@ -154,12 +187,9 @@ class Cluster:
             undo.push_async_callback(api.stop)
             port = int(ground.endpoints[index].public_url.rpartition(":")[2])
             # log_config None: uvicorn's own would close the handlers of whoever runs us.
-            web = _Server(uvicorn.Config(
-                api.app, host="127.0.0.1", port=port, log_config=None, log_level="warning", lifespan="off"
-            ))  # fmt: skip
-            serving = asyncio.create_task(web.serve())
-            while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
-                await asyncio.sleep(0.005)
+            web, serving = await _serve(
+                port, uvicorn.Config(api.app, log_config=None, log_level="warning", lifespan="off")
+            )
             undo.pop_all()
         return EmbeddedNode(index, consensus, api, web, serving)
 
@@ -169,6 +199,7 @@ class Cluster:
         settings = NodeSettings(
             data_dir=data, index=index, public_url=url, network_url=url, development=True,
             contract_code_hash=self.chain.deployment.code_hash,
+            cors_origins=() if self._board_port is None else board_origins("127.0.0.1", self._board_port),
             advert=AdvertSettings(
                 speed=server.speed, capacity=server.capacity, slots=server.slots, ask=server.ask, uplink=server.uplink,
                 forward=server.forward, position_m=(server.x_m, server.y_m),
@@ -178,6 +209,11 @@ class Cluster:
             ground.genesis, index, NodeKeys(keys.signing, keys.sealing, keys.link.spki, ground.deployer), settings,
             consensus.consensus, consensus.store, self.chain.chain, self._bus, PoolRunner(Sandbox(), server.slots), clock,
         )  # fmt: skip
+
+    async def _start_board(self, port: int) -> "tuple[_Server, asyncio.Task[None]]":
+        settings = BoardSettings(nodes=tuple(self.urls.values()), port=port, scenario=self.scenario.name)
+        board = build_board(settings, BoardNodes(settings))
+        return await _serve(port, uvicorn.Config(board, log_config=None, log_level="warning", lifespan="on"))
 
     async def _start_worker(self, index: int) -> None:
         name, seed = self.scenario.server(index).policy, self.scenario.seed
@@ -189,6 +225,10 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop what was started, in reverse; a temporary folder is removed."""
+        if self._page is not None:
+            web, serving = self._page
+            web.should_exit = True
+            await serving
         for worker, _ in self._workers:
             worker.stop()
         for _, task in self._workers:

@@ -81,7 +81,7 @@ class NodeSettings(BaseSettings):
     network_url: str = "http://127.0.0.1:8100"
     """Where this node is reached inside the deployment's own network; part of the key document too."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may read this API; none by default."""
+    """Origins whose pages may read /v1, as the board's http://127.0.0.1:8080; none by default."""
     consensus_socket: Path = Path("consensus.sock")
     """Unix socket of this node's consensus process."""
     store_file: Path | None = None

@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from edgora.node.api import events, ledger, market, operations, tasks
 from edgora.node.api.edge import BodyRule, Buckets, Edge
 from edgora.node.api.node import NodeApi
+from edgora.node.api.pages import Pages
 from edgora.node.api.problems import errors, install
 from edgora.node.api.tx import OPENAPI_PATHS, SCHEMAS, PostTx, PostTxs
 from edgora.node.service import MODULE_OCTETS
@@ -49,10 +49,7 @@ def build_app(node: NodeApi) -> FastAPI:
     requests = Buckets(limits.requests_per_s, limits.request_burst, time.monotonic, "requests")
     app.add_middleware(Edge, rules=_BODIES, default_octets=DEFAULT_BODY, requests=requests)
     if node.settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=list(node.settings.cors_origins), allow_methods=["*"], allow_headers=["*"],
-            expose_headers=["Location", "Retry-After", "ETag"],
-        )  # fmt: skip
+        app.add_middleware(Pages, origins=node.settings.cors_origins)
     setattr(app, "openapi", lambda: _openapi(app))  # noqa: B010 - FastAPI's own way to extend the document
     return app
 
