@@ -2,7 +2,7 @@
 
 Only the octets' way differs from TLS: frames, handshake, lanes, queues, limits and refusals are those of
 `adapters.links`. A stream holds at most 256 KiB in flight, like a socket. The network is one object that all
-validators of a process share; `cut`, `mend` and `delay` make it a bad one while it runs.
+validators of a process share; `cut`, `mend`, `delay`, `hold` and `release` make it a bad one while it runs.
 """
 
 import asyncio
@@ -19,9 +19,11 @@ _IN_FLIGHT = 256 * 1024
 class _Pipe:
     """One direction of a stream."""
 
-    def __init__(self, delay_ms: Callable[[], int]) -> None:
+    def __init__(self, delay_ms: Callable[[], int], held: Callable[[], bool]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._delay_ms = delay_ms
+        self._delay_ms, self._held = delay_ms, held
+        self._late: list[bytes] = []
+        """What arrived while one of the two stands still."""
         self._reader = asyncio.StreamReader()
         self._in_flight = 0
         self._room = asyncio.Event()
@@ -45,8 +47,18 @@ class _Pipe:
             self._loop.call_at(arrival, self._arrive, data)
 
     def _arrive(self, data: bytes) -> None:
-        if not self.closed:
+        if self.closed:
+            return
+        if self._held() or self._late:
+            self._late.append(data)
+        else:
             self._reader.feed_data(data)
+
+    def flush(self) -> None:
+        """Let out what was held back, in order."""
+        late, self._late = self._late, []
+        for data in late:
+            self._arrive(data)
 
     async def readexactly(self, count: int) -> bytes:
         data = await self._reader.readexactly(count)
@@ -91,6 +103,10 @@ class _MemoryStream:
         self._in.close()
         self._out.close()
 
+    def flush(self) -> None:
+        self._in.flush()
+        self._out.flush()
+
 
 class MemoryNetwork:
     """What lies between the validators of one process."""
@@ -99,6 +115,7 @@ class MemoryNetwork:
         self._listening: dict[int, tuple[bytes, Callable[[Stream], Awaitable[None]]]] = {}
         self._cut: set[frozenset[int]] = set()
         self._delay_ms: dict[frozenset[int], int] = {}
+        self._held: set[int] = set()
         self._streams: dict[frozenset[int], list[_MemoryStream]] = {}
         self._tasks: set[asyncio.Future[None]] = set()
 
@@ -122,6 +139,17 @@ class MemoryNetwork:
         """From now on each octet between the two takes so long, in both directions."""
         self._delay_ms[frozenset((a, b))] = delay_ms
 
+    def hold(self, index: int) -> None:
+        """A validator stands still: what it and the others say to each other waits until `release`."""
+        self._held.add(index)
+
+    def release(self, index: int) -> None:
+        self._held.discard(index)
+        for pair, streams in self._streams.items():
+            if index in pair:
+                for stream in streams:
+                    stream.flush()
+
     # ---- for carriers ------------------------------------------------------------------------------------------------
 
     def listen(self, index: int, key: bytes, accept: Callable[[Stream], Awaitable[None]]) -> None:
@@ -141,7 +169,10 @@ class MemoryNetwork:
         def delay_ms() -> int:
             return self._delay_ms.get(pair, 0)
 
-        there, back = _Pipe(delay_ms), _Pipe(delay_ms)
+        def held() -> bool:
+            return not self._held.isdisjoint(pair)
+
+        there, back = _Pipe(delay_ms, held), _Pipe(delay_ms, held)
         mine, theirs = _MemoryStream(back, there, key), _MemoryStream(there, back, caller_key)
         alive = [s for s in self._streams.get(pair, []) if not s._in.closed]  # noqa: SLF001 - same module
         self._streams[pair] = [*alive, mine]

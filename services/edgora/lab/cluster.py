@@ -12,7 +12,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import uvicorn
 
@@ -26,6 +26,7 @@ from edgora.allocator.allocd.engine import ThreadEngine
 from edgora.allocator.allocd.planner import Planner, solve_in_thread
 from edgora.allocator.allocd.worker import AllocatorWorker
 from edgora.board.app import build_board
+from edgora.board.faults import fault_routes
 from edgora.board.nodes import BoardNodes
 from edgora.board.settings import BoardSettings, board_origins
 from edgora.compute.sandbox import Sandbox
@@ -34,12 +35,17 @@ from edgora.lab.ground import Endpoint, Ground, draw_ground
 from edgora.lab.processes import free_port
 from edgora.lab.scenario import Scenario
 from edgora.market.machine import Market
-from edgora.node.app import ApiNode, NodeKeys
+from edgora.node.app import ApiNode, MoreDuties, NodeKeys, no_more
 from edgora.node.consensus import ConsensusNode
 from edgora.node.duties.pacing import Pace
 from edgora.node.settings import AdvertSettings, NodeSettings
 from edgora.ports.bus import Skipped
+from edgora.ports.runner import Runner
+from edgora.ports.transport import Transport
 from edgora.wire.errors import Refused, Unavailable
+
+if TYPE_CHECKING:
+    from edgora.lab.faults import EmbeddedFaults
 
 __all__ = ["Cluster", "EmbeddedNode"]
 
@@ -83,8 +89,22 @@ class EmbeddedNode:
         self.api = api
         self._server = server
         self._serving = serving
+        self._stopped = False
+
+    async def kill(self) -> None:
+        """Stop without a word: open connections break, requests end unanswered."""
+        self._server.force_exit = True
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        for task in list(self._server.server_state.tasks):
+            task.cancel()
+        await self.stop()
 
     async def stop(self) -> None:
+        """Twice does no harm."""
+        if self._stopped:
+            return
+        self._stopped = True
         self.api.end_streams()
         self._server.should_exit = True
         await self._serving
@@ -110,6 +130,15 @@ class Cluster:
         self._workers: list[tuple[AllocatorWorker, asyncio.Task[None]]] = []
         self._board_port = free_port() if board == 0 else board
         self._page: tuple[_Server, asyncio.Task[None]] | None = None
+        self.faults = self._faults()
+        """Kills, pauses, cuts off, makes lie; None unless the scenario allows it."""
+
+    def _faults(self) -> "EmbeddedFaults | None":
+        if not self.scenario.faults.allowed:
+            return None
+        from edgora.lab.faults import EmbeddedFaults
+
+        return EmbeddedFaults(self, SystemClock())
 
     @property
     def chain(self) -> RunningChain:
@@ -175,9 +204,12 @@ class Cluster:
         ground = self.running_ground
         keys, home, clock = ground.nodes[index], self.folder / f"node{index}", SystemClock()
         identity = Identity(ground.genesis, index, keys.signing, keys.link)
+        links: Transport = self.network.links(identity, clock)
+        if self.faults is not None:
+            links = self.faults.links(identity, links)
         consensus = ConsensusNode(
-            ground.genesis, index, keys.signing, keys.link, home / "consensus", self.network.links(identity, clock),
-            clock, Market.from_genesis(ground.genesis),
+            ground.genesis, index, keys.signing, keys.link, home / "consensus", links, clock,
+            Market.from_genesis(ground.genesis),
         )  # fmt: skip
         async with contextlib.AsyncExitStack() as undo:  # a node that does not come up leaves nothing behind
             await consensus.start()
@@ -187,9 +219,8 @@ class Cluster:
             undo.push_async_callback(api.stop)
             port = int(ground.endpoints[index].public_url.rpartition(":")[2])
             # log_config None: uvicorn's own would close the handlers of whoever runs us.
-            web, serving = await _serve(
-                port, uvicorn.Config(api.app, log_config=None, log_level="warning", lifespan="off")
-            )
+            app = api.app if self.faults is None else self.faults.gate(index, api.app)
+            web, serving = await _serve(port, uvicorn.Config(app, log_config=None, log_level="warning", lifespan="off"))
             undo.pop_all()
         return EmbeddedNode(index, consensus, api, web, serving)
 
@@ -205,14 +236,19 @@ class Cluster:
                 forward=server.forward, position_m=(server.x_m, server.y_m),
             ),
         )  # fmt: skip
+        runner: Runner = PoolRunner(Sandbox(), server.slots)
+        more: MoreDuties = no_more
+        if self.faults is not None:
+            runner, more = self.faults.runner(index, runner), self.faults.duties(index)
         return ApiNode(
             ground.genesis, index, NodeKeys(keys.signing, keys.sealing, keys.link.spki, ground.deployer), settings,
-            consensus.consensus, consensus.store, self.chain.chain, self._bus, PoolRunner(Sandbox(), server.slots), clock,
+            consensus.consensus, consensus.store, self.chain.chain, self._bus, runner, clock, more,
         )  # fmt: skip
 
     async def _start_board(self, port: int) -> "tuple[_Server, asyncio.Task[None]]":
         settings = BoardSettings(nodes=tuple(self.urls.values()), port=port, scenario=self.scenario.name)
-        board = build_board(settings, BoardNodes(settings))
+        panel = () if self.faults is None else fault_routes(self.faults)
+        board = build_board(settings, BoardNodes(settings), panel)
         return await _serve(port, uvicorn.Config(board, log_config=None, log_level="warning", lifespan="on"))
 
     async def _start_worker(self, index: int) -> None:

@@ -1,7 +1,7 @@
 """`edgora up`: the platform as processes on 127.0.0.1, from one scenario and one folder that survives restarts.
 
 anvil keeps its state in the folder, nodes their logs; Redis is started where it is found, on a free port, without
-persistence. Without Redis no allocator runs and the built-in greedy wins every round: the board and /v1/allocations
+persistence. The board runs beside them. Without Redis no allocator runs and the built-in greedy wins every round: the board and /v1/allocations
 say so.
 """
 
@@ -14,15 +14,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from edgora.adapters.anvil_chain import AnvilChain, start_anvil
 from edgora.adapters.chain_deploy import write_deployment
+from edgora.board.settings import board_origins
 from edgora.lab import chain as chains
 from edgora.lab.ground import Endpoint, Ground, lay_out, read_ground
 from edgora.lab.scenario import Scenario, load
-from edgora.lab.supervise import NodePlan, allocator_children, node_children, run_children
-from edgora.wire.errors import Unavailable
+from edgora.lab.supervise import Child, NodePlan, allocator_children, node_children, run_children
+from edgora.wire.errors import Refused, Unavailable
 
 __all__ = ["free_port", "node_plans", "prepare_chain", "run_platform", "start_redis"]
 
@@ -33,6 +35,19 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _must_be_free(port: int) -> None:
+    """Raises Refused if somebody has the board's port: found before anything is started."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise Refused(
+                f"127.0.0.1:{port} cannot be listened on: {error.strerror}", field="ports.board",
+                fix="stop what uses it, or lay out a new folder with --set ports.board=0 for a free port",
+            ) from None  # fmt: skip
 
 
 def start_redis(stack: ExitStack) -> str | None:
@@ -92,17 +107,21 @@ async def prepare_chain(url: str, ground: Ground, folder: Path) -> None:
         write_deployment(folder / "deployment.json", deployment)
 
 
-def node_plans(ground: Ground, folder: Path, links: Sequence[int], rpc: str, redis_url: str) -> list[NodePlan]:
-    """A plan a node: REST where its certified key document says, links on 127.0.0.1.
+def node_plans(
+    ground: Ground, folder: Path, links: Sequence[int], rpc: str, redis_url: str, origins: Sequence[str] = ()
+) -> list[NodePlan]:
+    """A plan a node: REST where its certified key document says, links on 127.0.0.1. origins: of pages that may read it.
 
     Only node 0 is a faucet: two processes that send from one chain account would draw equal nonces.
     """
     hosts = [f"127.0.0.1:{port}" for port in links]
+    readers = {"EDGORA_CORS_ORIGINS": msgspec.json.encode(origins).decode()}
     return [
         NodePlan(
             home=folder / f"node{i}", genesis=folder, index=i, links=hosts, link_bind=hosts[i],
             listen=endpoint.public_url.removeprefix("http://"), chain_rpc=rpc, redis_url=redis_url,
-            faucet_key=folder / "deployer" / "deployer.key" if i == 0 else None, environment=ground.scenario.server(i).environment(),
+            faucet_key=folder / "deployer" / "deployer.key" if i == 0 else None, environment={**ground.scenario.server(i).environment(), **readers},
+            faults=ground.scenario.faults.allowed,
         )
         for i, endpoint in enumerate(ground.endpoints)
     ]  # fmt: skip
@@ -126,6 +145,8 @@ def run_platform(folder: Path, scenario_file: Path | None, settings: Sequence[st
     """Run until Ctrl-C; the status of the first child that ended by itself otherwise."""
     ground = lay_out_local(load(scenario_file, settings), folder)
     scenario = ground.scenario
+    board = scenario.ports.board or free_port()
+    _must_be_free(board)
     with ExitStack() as stack:
         anvil = start_anvil(
             port=scenario.ports.chain or 8545, block_time_s=2, state=folder / "anvil.json",
@@ -135,9 +156,9 @@ def run_platform(folder: Path, scenario_file: Path | None, settings: Sequence[st
         redis_url = start_redis(stack)
         asyncio.run(prepare_chain(anvil.url, ground, folder))
         links = [scenario.ports.links + i if scenario.ports.links else free_port() for i in range(len(ground.nodes))]
-        children = [
-            c for plan in node_plans(ground, folder, links, anvil.url, redis_url or "") for c in node_children(plan)
-        ]
+        origins = board_origins("127.0.0.1", board)
+        plans = node_plans(ground, folder, links, anvil.url, redis_url or "", origins)
+        children = [c for plan in plans for c in node_children(plan)]
         if redis_url is not None:
             ports = [free_port() for _ in ground.nodes]
             children += allocator_children(scenario, redis_url, ports)
@@ -146,9 +167,14 @@ def run_platform(folder: Path, scenario_file: Path | None, settings: Sequence[st
             progress.print(
                 "no redis-server found: no allocator runs, the built-in greedy wins every round", style="yellow"
             )
+        asked = [part for endpoint in ground.endpoints for part in ("--node", endpoint.public_url)]
+        children.append(
+            Child("board", "edgora.board.app", (*asked, "--listen", f"127.0.0.1:{board}", "--scenario", scenario.name))
+        )
         for i, endpoint in enumerate(ground.endpoints):
             progress.print(
                 f"node {i}: {endpoint.public_url}  (API: {endpoint.public_url}/openapi.json)", highlight=False
             )
+        progress.print(f"board: {origins[0]}", highlight=False)
         progress.print(f"chain: {anvil.url}; keys and ledgers in {folder}; Ctrl-C stops everything", highlight=False)
         return asyncio.run(run_children(children))

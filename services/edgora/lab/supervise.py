@@ -55,6 +55,12 @@ class NodePlan:
     redis_url: str = ""
     faucet_key: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    faults: bool = False
+    """Whether the scenario allows that this node is made to lie (node.lies)."""
+
+    @property
+    def lie_file(self) -> Path:
+        return self.home / "lie"
 
 
 def node_children(plan: NodePlan) -> list[Child]:
@@ -73,6 +79,8 @@ def node_children(plan: NodePlan) -> list[Child]:
         "endpoints": list(plan.links), "bind": plan.link_bind, "observer": observes,
         "require_log": not observes and (plan.home / "api").is_dir(),
     }  # fmt: skip
+    if plan.faults:
+        config["lie_file"] = str(plan.lie_file.resolve())
     lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in config.items()]
     path = plan.home / "consensus.toml"
     path.write_text("\n".join(lines) + "\n")
@@ -86,6 +94,8 @@ def node_children(plan: NodePlan) -> list[Child]:
         "EDGORA_NETWORK_URL": reached.network_url, "EDGORA_CONSENSUS_SOCKET": str(plan.home / "consensus.sock"),
         "EDGORA_CHAIN_RPC": plan.chain_rpc, "EDGORA_REDIS_URL": plan.redis_url, **plan.environment,
     }  # fmt: skip
+    if plan.faults:
+        environment["EDGORA_LIE_FILE"] = str(plan.lie_file)
     if plan.faucet_key is not None:
         environment["EDGORA_DEPLOYER_KEY_FILE"] = str(plan.faucet_key)
     if deployment.exists():

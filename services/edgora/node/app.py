@@ -74,12 +74,18 @@ from edgora.wire.codec import decode
 from edgora.wire.errors import Broken, EdgoraError, Refused, Unavailable
 from edgora.wire.genesis import Genesis
 
-__all__ = ["ApiNode", "NodeKeys", "main"]
+__all__ = ["ApiNode", "MoreDuties", "NodeKeys", "main", "no_more"]
 
 _log = logging.getLogger("edgora.node")
 VERSION = importlib.metadata.version("edgora")
 RECONNECT_S = 0.2
 Work = Callable[[], Coroutine[object, object, None]]
+MoreDuties = Callable[[Post], Sequence[Duty]]
+
+
+def no_more(_: Post) -> Sequence[Duty]:
+    """No duties beyond a node's own."""
+    return ()
 
 
 class ApiNode:
@@ -88,8 +94,9 @@ class ApiNode:
     def __init__(
         self, genesis: Genesis, index: int, keys: NodeKeys, settings: NodeSettings, consensus: Consensus,
         store: BlockReader, chain: Chain, bus: Bus, runner: Runner, clock: Clock,
+        more: MoreDuties = no_more,
     ) -> None:  # fmt: skip
-        """Raises Refused if a key is not the one that genesis names."""
+        """more: duties that a composition root adds. Raises Refused if a key is not the one that genesis names."""
         self._consensus, self._chain, self._runner = consensus, chain, runner
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         document = keys.document(settings.network_url, settings.public_url)
@@ -131,7 +138,7 @@ class ApiNode:
         """By round: which of this node's allocators made no proposal, and why."""
         self.duties: tuple[Duty, ...] = (
             self._registration, Adverts(post, chains), rounds, self._runs, Draws(post, chains),
-            Audits(post, bench), facts, Settle(post, reads, facts), pacing, Cleanup(post),
+            Audits(post, bench), facts, Settle(post, reads, facts), pacing, Cleanup(post), *more(post),
         )  # fmt: skip
         self._holds = Holds(post, document)
         explainer = Explainer(self.follower, clock, self._runs.progress)
@@ -286,8 +293,16 @@ async def run_api(settings: NodeSettings) -> None:
     bus: Bus = RedisBus(settings.redis_url) if settings.redis_url else MemoryBus()
     closing: tuple[Callable[[], Awaitable[None]], ...] = (bus.close, chain.close, consensus.close)
     try:
-        runner = PoolRunner(Sandbox(cache_folder=settings.data_dir / "compiled"), slots)
-        node = ApiNode(genesis, settings.index, keys, settings, consensus, store, chain, bus, runner, SystemClock())
+        runner: Runner = PoolRunner(Sandbox(cache_folder=settings.data_dir / "compiled"), slots)
+        more: MoreDuties = no_more
+        if settings.lie_file is not None:
+            from edgora.node.lies import FalseAllocations, FalsifyingRunner, LieFile
+
+            chosen = LieFile(settings.lie_file)
+            runner, more = FalsifyingRunner(runner, chosen), lambda post: (FalseAllocations(post, chosen),)
+        node = ApiNode(
+            genesis, settings.index, keys, settings, consensus, store, chain, bus, runner, SystemClock(), more
+        )
         await node.start()
         try:
             await _served(node, settings, enough)

@@ -349,6 +349,8 @@ class ConsensusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     require_log: bool = False
     segment_octets: int = SEGMENT_OCTETS
     check_threads: int = 2
+    lie_file: str = ""
+    """Where the scenario allows faults: names the lie that this node tells (node.lies). Empty: none, ever."""
     log_level: str = "INFO"
 
 
@@ -398,13 +400,18 @@ async def run(config: ConsensusConfig, make_application: Callable[[Genesis], App
     clock = SystemClock()
     endpoints = [_endpoint(text) for text in config.endpoints]
     identity = Identity(genesis, config.index, signing_key, link_key)
+    links: Transport = tls_links(identity, endpoints, clock, _endpoint(config.bind) if config.bind else None)
+    if config.lie_file:
+        from edgora.node.lies import EquivocatingLinks, LieFile
+
+        links = EquivocatingLinks(links, signing_key, genesis.ledger_domain(), LieFile(Path(config.lie_file)))
     node = ConsensusNode(
         genesis,
         config.index,
         signing_key,
         link_key,
         Path(config.data_dir),
-        tls_links(identity, endpoints, clock, _endpoint(config.bind) if config.bind else None),
+        links,
         clock,
         make_application(genesis),
         observer=config.observer,

@@ -96,6 +96,8 @@ class NodeSettings(BaseSettings):
     """Bus to the allocator; empty: in this process's memory."""
     development: bool | None = None
     """Whether the faucet is open; null: on chain 31337 with a deployer key only."""
+    lie_file: Path | None = None
+    """Where the scenario allows faults: names the lie that this node tells (node.lies). Null: it cannot be made to lie."""
     worker_processes: Annotated[int, Field(ge=0, le=64)] = 0
     """Sandbox processes; 0: one a slot."""
 

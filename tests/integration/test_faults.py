@@ -1,0 +1,181 @@
+"""Faults on purpose: with one of four nodes faulty, a paying user's task settles, and no two ledgers differ.
+
+Everything is asked for as the page asks for it, over the board's routes; what follows is read from the nodes' REST.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+
+from edgora.client import Wallet
+from edgora.wire.market import ResultCode
+from embedded import ECHO, Embedded, own_module, spin
+
+WAIT_S = 60.0
+HEADER = {"X-Edgora-Board": "1"}
+
+
+@pytest.fixture(scope="module")
+def breakable() -> Iterator[Embedded]:
+    with Embedded("faults.allowed=true", "market.audit_bps=10000", board=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def keys(breakable: Embedded) -> Wallet:
+    return breakable.funded(10**17)
+
+
+@pytest.fixture(autouse=True)
+def healed(breakable: Embedded) -> Iterator[None]:
+    """Leaves every node as it was, and all ledgers equal."""
+    yield
+    for node in range(4):
+        act(breakable, node, "heal")
+    newest = max(status(breakable, node)["committed_height"] for node in range(4))
+    for node in range(4):
+        until(lambda node=node: status(breakable, node)["follower_height"] >= newest)
+    hashes = {breakable.get(f"/v1/blocks/{newest}", node).json()["header"]["hash"] for node in range(4)}
+    assert len(hashes) == 1
+    until(lambda: all(server["live"] for server in breakable.get("/v1/servers").json()["items"]))
+
+
+def act(platform: Embedded, node: int, what: str, lie: str | None = None) -> dict[str, Any]:
+    order = {"node": node, "act": what, **({} if lie is None else {"lie": lie})}
+    reply = httpx2.post(f"{platform.cluster.board_url}/faults", json=order, headers=HEADER, timeout=60)
+    assert reply.status_code == 200, reply.text
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def shown(platform: Embedded) -> dict[int, tuple[str, str | None]]:
+    nodes = httpx2.get(f"{platform.cluster.board_url}/faults", timeout=10).json()["nodes"]
+    return {node["index"]: (node["state"], node["lie"]) for node in nodes}
+
+
+def status(platform: Embedded, node: int) -> dict[str, Any]:
+    found: dict[str, Any] = platform.get("/v1/status", node).json()
+    return found
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    """Ask until the answer is true: other nodes' views change when they change."""
+    end = time.monotonic() + WAIT_S
+    while not (found := holds()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+    return found
+
+
+def pays(platform: Embedded, keys: Wallet, nodes: list[int], source: int = 0) -> dict[str, Any]:
+    """A task of a paying user goes its whole way over these nodes; what they say of it in the end."""
+    with platform.client(keys, nodes=[platform.urls[i] for i in nodes]) as ue:
+        ticket = ue.submit(spin(source=source))
+        assert ue.deliver(ticket).code is ResultCode.OK
+        assert ue.finish(ticket.task).state == "SETTLED"
+    found: dict[str, Any] = platform.get(f"/v1/tasks/0x{ticket.task.hex()}", nodes[0]).json()
+    return found
+
+
+def test_a_killed_node_is_an_outage_for_nobody(breakable: Embedded, keys: Wallet) -> None:
+    assert set(shown(breakable).values()) == {("up", None)}
+    found = act(breakable, 2, "kill")
+    assert (found["index"], found["state"], found["lie"]) == (2, "killed", None)
+    assert act(breakable, 2, "kill") == found, "twice does no harm"
+    with pytest.raises(httpx2.TransportError):
+        breakable.get("/healthz", 2)
+    assert pays(breakable, keys, [0, 1, 3])["executor"] != 2
+    until(lambda: "silent: 2" in status(breakable, 0)["sentence"])
+    act(breakable, 2, "heal")
+    assert shown(breakable)[2] == ("up", None)
+    until(lambda: breakable.get("/readyz", 2).status_code == 200)
+
+
+def test_a_paused_node_answers_nobody_and_goes_on_where_it_was(breakable: Embedded, keys: Wallet) -> None:
+    act(breakable, 1, "pause")
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.get(breakable.urls[1] + "/healthz", timeout=0.3)
+    pays(breakable, keys, [0, 2, 3])
+    until(lambda: "silent: 1" in status(breakable, 0)["sentence"])
+    assert "1" in httpx2.post(
+        f"{breakable.cluster.board_url}/faults", json={"node": 1, "act": "cut"}, headers=HEADER, timeout=10
+    ).json()["detail"], "what stands still cannot be cut off, too"  # fmt: skip
+    act(breakable, 1, "heal")
+    assert breakable.get("/healthz", 1).status_code == 200
+
+
+def test_cut_off_nodes_say_so_and_with_two_gone_everybody_does(breakable: Embedded, keys: Wallet) -> None:
+    act(breakable, 2, "cut")
+    until(lambda: status(breakable, 2)["waiting"] == "NO_QUORUM")
+    assert "1 of 4 validators are connected, 3 are needed" in status(breakable, 2)["sentence"]
+    pays(breakable, keys, [0, 1, 3])
+    act(breakable, 1, "cut")
+    for node in range(4):
+        until(lambda node=node: status(breakable, node)["waiting"] == "NO_QUORUM")
+    assert "2 of 4 validators are connected, 3 are needed" in status(breakable, 0)["sentence"]
+    before = status(breakable, 0)["committed_height"]
+    act(breakable, 1, "heal")  # and not the way between 1 and 2, which is still cut off
+    pays(breakable, keys, [0, 1, 3])
+    assert status(breakable, 0)["committed_height"] > before
+    assert not status(breakable, 1)["voters"][2]["connected"]
+
+
+def test_an_equivocating_primary_loses_its_turn_and_forks_nothing(breakable: Embedded, keys: Wallet) -> None:
+    before = status(breakable, 0)
+    liar = before["primary"]
+    assert act(breakable, liar, "lie", "equivocate")["lie"] == "equivocate"
+    others = [node for node in range(4) if node != liar]
+    pays(breakable, keys, others, source=others[0])
+    after = status(breakable, others[0])
+    assert after["view"] > before["view"]
+    assert after["primary"] != liar
+    common = min(status(breakable, node)["committed_height"] for node in range(4))
+    for height in range(before["committed_height"], common + 1):
+        assert len({breakable.get(f"/v1/blocks/{height}", node).json()["header"]["hash"] for node in range(4)}) == 1
+
+
+def test_a_false_allocation_is_refused_with_its_reason(breakable: Embedded, keys: Wallet) -> None:
+    act(breakable, 1, "lie", "false_allocation")
+    task = pays(breakable, keys, [0, 2, 3])
+    told = breakable.get(f"/v1/allocations/{task['round']}").json()
+    lies = {p["policy"]: p for p in told["proposals"] if p["policy"].startswith("false-")}
+    assert set(lies) == {"false-value", "false-pairs"}
+    assert all(p["validator"] == 1 and not p["accepted"] for p in lies.values())
+    assert lies["false-value"]["reason"]["code"] == "VALUE_WRONG"
+    assert lies["false-pairs"]["reason"]["code"] in {"PAIR_NOT_OK", "ROOM_EXCEEDED", "SERVER_NOT_IN_ROUND"}
+    assert all(p["reason"]["sentence"] for p in lies.values())
+    assert told["winner"] not in lies
+    assert int(told["value"]) >= int(told["greedy_value"])
+
+
+def test_a_false_result_is_caught_by_audit_and_costs_the_user_nothing(breakable: Embedded, keys: Wallet) -> None:
+    echo = replace(own_module(ECHO, b"what the user sent"), source=0)
+    liar = 3  # the cheapest, so it gets the task
+    act(breakable, liar, "lie", "false_result")
+    with breakable.client(keys) as ue:
+        before = int(breakable.get(f"/v1/accounts/0x{keys.address.hex()}").json()["balance"])
+        ticket = ue.submit(echo)
+        ended = ue.finish(ticket.task)
+        assert (ended.executor, ended.state) == (liar, "REFUNDED")
+        assert ended.reason is not None
+        assert ended.reason.code == "DISPUTED"
+        account = breakable.get(f"/v1/accounts/0x{keys.address.hex()}").json()
+        assert (int(account["balance"]), int(account["reserved"])) == (before, 0)
+        act(breakable, liar, "heal")
+        until(lambda: breakable.get(f"/v1/servers/{liar}").json()["live"])
+        answer = ue.deliver(again := ue.submit(echo))
+        assert answer.output.endswith(b"what the user sent")
+        assert ue.finish(again.task).state == "SETTLED"
+
+
+def test_without_the_scenarios_word_there_is_nothing_to_ask(platform: Embedded) -> None:
+    assert platform.cluster.faults is None
+    code = "import sys, edgora.lab.cluster, edgora.node.app; print('edgora.node.lies' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
