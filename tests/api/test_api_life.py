@@ -14,11 +14,13 @@ from api.world import WASM, Platform
 from edgora.crypto.proof import check_receipt_proof, check_state_proof
 from edgora.crypto.sign import recover
 from edgora.market.state import account_key, server_key
+from edgora.ports.consensus import CheckpointView, EvidenceView, ViewStep
 from edgora.wire.codec import decode, encode
 from edgora.wire.genesis import Genesis
 from edgora.wire.hashing import keccak
 from edgora.wire.ledger import Kind, ReceiptProof, SignedTx, Tx, TxProof
 from edgora.wire.market import Cancel, ResultHash, Stored
+from edgora.wire.pbft import Offence
 from edgora.wire.state_proof import StateProof
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -69,6 +71,17 @@ async def test_a_task_is_run_delivered_and_paid(platform: Platform) -> None:
     assert batch in (await get(platform, "/v1/batches"))["items"]
     earned = {s["id"]: int(s["earned"]) for s in (await get(platform, "/v1/servers"))["items"]}
     assert sum(earned.values()) >= int(found["amount"])
+
+
+async def test_the_settler_tells_what_the_chain_charged(platform: Platform) -> None:
+    """Others know that the batch is settled, not what it cost: the receipt is the relayer's."""
+    ue = await platform.funded_ue()
+    task = await ue.submit()
+    await platform.until(lambda: all(platform.state(task, node) == "SETTLED" for node in range(4)))
+    batch = (await get(platform, f"/v1/tasks/{task}"))["batch"]
+    (settler,) = [server for number, server in platform.chain.settled if number == batch]
+    used = [(await get(platform, f"/v1/batches/{batch}", node))["gas_used"] for node in range(4)]
+    assert used == [50_000 if node == settler else None for node in range(4)], "FakeChain's receipts say 50,000"
 
 
 async def test_proofs_of_a_task_check_offline(platform: Platform) -> None:
@@ -285,6 +298,60 @@ async def test_status_metrics_and_health(platform: Platform) -> None:
         platform.consensus[1].away = False
 
 
+async def test_view_changes_are_told_with_their_reason(platform: Platform) -> None:
+    consensus = platform.consensus[2]
+    consensus.steps = (
+        ViewStep(1_000, False, 1, 1, 0, "the primary is silent", ()), ViewStep(1_250, True, 1, 1, None, "", (1, 2, 3)),
+    )  # fmt: skip
+    found = await get(platform, "/v1/views", 2)
+    assert (found["server"], found["view"], found["view_active"]) == (2, 0, True)
+    entered, left = found["items"]
+    assert (entered["step"], entered["at_ms"], entered["asked"], entered["left"]) == ("ENTERED", 1_250, [1, 2, 3], None)
+    assert (left["step"], left["left"], left["view"], left["primary"]) == ("LEFT", 0, 1, 1)
+    assert left["sentence"] == "left view 0 and asked for view 1 with primary 1: the primary is silent"
+    consensus.away = True
+    try:
+        assert (await platform.clients[2].get("/v1/views")).status_code == 503
+        assert (await platform.clients[2].get("/v1/checkpoints")).status_code == 503
+    finally:
+        consensus.away, consensus.steps = False, ()
+
+
+async def test_stable_checkpoints_are_told_with_who_signed(platform: Platform) -> None:
+    every = platform.genesis.consensus.checkpoint_every
+    platform.consensus[1].checkpoints = tuple(
+        CheckpointView(5_000 * i, every * i, bytes([i]) * 32, bytes(32), (0, 1, 3)) for i in (1, 2)
+    )
+    found = await get(platform, "/v1/checkpoints", 1)
+    height = (await get(platform, "/v1/status", 1))["executed_height"]
+    assert found["every"] == every
+    assert found["next"] % every == 0
+    assert 0 < found["next"] - height <= every + 1
+    assert [(item["height"], item["signers"], item["stable_ms"]) for item in found["items"]] == [
+        (2 * every, [0, 1, 3], 10_000), (every, [0, 1, 3], 5_000),
+    ]  # fmt: skip
+
+
+async def test_evidence_that_a_replica_holds_names_the_offence(platform: Platform) -> None:
+    platform.consensus[3].evidence = (EvidenceView(Offence.DOUBLE_VOTE, 2, b"\x01\x02"),)
+    try:
+        found = await get(platform, "/v1/evidence", 3)
+        (held,) = found["held"]
+        assert (held["offence"], held["accused"], held["proof"]) == ("DOUBLE_VOTE", 2, "0x0102")
+        assert held["sentence"] == "validator 2 signed votes for two different blocks at one place"
+        assert (await get(platform, "/v1/evidence", 0))["held"] == []
+        platform.consensus[3].away = True
+        assert (await get(platform, "/v1/evidence", 3))["held"] == [], "what is ordered is served all the same"
+    finally:
+        platform.consensus[3].away, platform.consensus[3].evidence = False, ()
+
+
+async def test_a_block_says_whose_votes_certify_it(platform: Platform) -> None:
+    for summary in (await get(platform, "/v1/blocks?limit=5"))["items"]:
+        block = await get(platform, f"/v1/blocks/{summary['height']}")
+        assert (summary["signers"], summary["view"]) == (block["signers"], block["view"])
+
+
 async def test_a_task_that_is_not_ordered_yet_says_so(platform: Platform) -> None:
     ue = await platform.funded_ue()
     draft = ue.sealed()
@@ -311,7 +378,7 @@ async def test_openapi_names_every_route(platform: Platform) -> None:
         "/v1/tasks/{id}/proof", "/v1/tasks/{id}/cancel", "/v1/modules/{digest}", "/v1/tx", "/v1/txs", "/v1/tx/{hash}",
         "/v1/tx/{hash}/proof", "/v1/receipt/{hash}/proof", "/v1/blocks", "/v1/blocks/{height}", "/v1/headers",
         "/v1/epochs/{epoch}", "/v1/state/{key}", "/v1/allocations", "/v1/allocations/{round}", "/v1/batches",
-        "/v1/batches/{id}", "/v1/evidence", "/v1/status", "/v1/events", "/v1/dev/faucet", "/healthz", "/readyz",
+        "/v1/batches/{id}", "/v1/evidence", "/v1/views", "/v1/checkpoints", "/v1/status", "/v1/events", "/v1/dev/faucet", "/healthz", "/readyz",
         "/metrics",
     }  # fmt: skip
     assert set(document["paths"]) == paths

@@ -38,7 +38,15 @@ from edgora.market.machine import Market
 from edgora.node.app import ApiNode, NodeKeys
 from edgora.node.settings import AdvertSettings, LimitSettings, NodeSettings
 from edgora.ports.chain import AccountView, ChainBlock, FoundFact, HeadView, LockView, Mined
-from edgora.ports.consensus import Admission, ConsensusStatus, PeerHandler, VoterView
+from edgora.ports.consensus import (
+    Admission,
+    CheckpointView,
+    ConsensusStatus,
+    EvidenceView,
+    PeerHandler,
+    ViewStep,
+    VoterView,
+)
 from edgora.ports.runner import Job
 from edgora.ports.store import StoredBlock, StoredEvent
 from edgora.wire.codec import encode, from_u96, to_u96
@@ -241,6 +249,9 @@ class FakeConsensus:
         self.refuse: str | None = None
         """Admission's reason for whatever is submitted here, while set."""
         self.away = False
+        self.steps: tuple[ViewStep, ...] = ()
+        self.checkpoints: tuple[CheckpointView, ...] = ()
+        self.evidence: tuple[EvidenceView, ...] = ()
 
     async def submit(self, tx: SignedTx, tx_hash: bytes) -> Admission:
         return self._ledger.submit(tx, tx_hash) if self.refuse is None else Admission(False, self.refuse)
@@ -256,6 +267,7 @@ class FakeConsensus:
         return ConsensusStatus(
             0, 0, True, 0, self._index, len(voters), 3, height, ledger.head.hash, height, ledger.head.time_ms, 0,
             len(ledger.pending), waiting, 7, height + 1, 2, 1_000, 0, None, voters,
+            self.steps, self.checkpoints, self.evidence,
         )  # fmt: skip
 
     async def heights(self) -> AsyncIterator[int]:
@@ -533,8 +545,11 @@ class Platform:
     """Four API halves. `clients[i]` speaks HTTP to node i's application."""
 
     def __init__(
-        self, *, params: MarketParams = PARAMS, limits: LimitSettings | None = None, live: bool = True
-    ) -> None:
+        self, *, params: MarketParams = PARAMS, limits: LimitSettings | None = None, live: bool = True,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """settings: of every node, where they differ from the defaults."""
+        self.settings = dict(settings or {})
         self.clock = FastClock()
         self.signing = [SigningKey.derived(f"api server {i}") for i in range(4)]
         self.sealing = [
@@ -583,6 +598,7 @@ class Platform:
             data_dir=Path(self._folder.name) / str(index), index=index, public_url=self.urls[index],
             network_url=self.urls[index], limits=self.limits, contract_code_hash=CODE.hex(),
             advert=AdvertSettings(speed=100_000_000, ask=50, slots=4, valid_ms=3_000_000, position_m=(1.5, 2.0)),
+            **self.settings,
         )  # fmt: skip
         keys = NodeKeys(self.signing[index], self.sealing[index], b"link %d" % index, self.faucet)
         runner, consensus = EchoRunner(), FakeConsensus(self.ledger, index)

@@ -188,6 +188,11 @@ async def test_a_primary_that_dies_is_replaced(embedded: Cluster) -> None:
     status = await embedded.nodes[3].consensus.status()
     assert status.view >= 1
     assert status.view_changes >= 1
+    left, entered = status.steps[:2]
+    assert (left.entered, left.left, left.view, left.primary) == (False, 0, 1, 1)
+    assert left.why in {"no commit although something is due", "the primary is silent", "f + 1 others left"}
+    assert (entered.entered, entered.view, entered.asked) == (True, 1, (1, 2, 3))
+    assert left.at_ms <= entered.at_ms
     await embedded.start(0)
     await embedded.stored(0, tx_hash)
     embedded.agree(0, 1, 2, 3)

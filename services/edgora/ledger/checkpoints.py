@@ -103,7 +103,7 @@ def make_stable(core: Core, certificate: CheckpointCertificate) -> None:
     if (header.hash, frozen.root) != (body.block_hash, body.state_root):
         core.halt(f"a quorum certified another state at height {body.height} than ours")
         return
-    state.stable = certificate
+    state.stable = core.out.stable = certificate
     for height in [h for h in state.states if h < body.height]:
         del state.states[height]
     for height in [h for h in state.votes if h <= body.height]:

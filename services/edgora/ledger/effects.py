@@ -12,11 +12,11 @@ from typing import NamedTuple
 import msgspec
 
 from edgora.wire.ledger import Block, Certificate, Header, Receipt, SignedTx
-from edgora.wire.pbft import Evidence, Message, WalRecord
+from edgora.wire.pbft import CheckpointCertificate, Evidence, Message, WalRecord
 
 __all__ = [
     "ALL", "Answer", "Boot", "ClientTx", "DurableState", "Effects", "Executed", "Fault", "Input", "Recv", "Send",
-    "SetTimer", "SnapshotImage", "TimerFired", "Verified", "Verify",
+    "SetTimer", "SnapshotImage", "TimerFired", "Verified", "Verify", "ViewEntered", "ViewLeft",
 ]  # fmt: skip
 
 ALL = -1
@@ -147,6 +147,25 @@ class Fault(NamedTuple):
     reason: str
 
 
+class ViewLeft(NamedTuple):
+    """We stopped voting in `view` and asked for `wanted`."""
+
+    view: int
+    wanted: int
+    primary: int
+    """Of the wanted view."""
+    why: str
+
+
+class ViewEntered(NamedTuple):
+    """A view is active; also said at a boot that finds it in the log."""
+
+    view: int
+    primary: int
+    asked: tuple[int, ...]
+    """Validators whose VIEW_CHANGEs stand in its NEW_VIEW."""
+
+
 class Effects(msgspec.Struct):
     """What one step asks for. Empty fields ask for nothing."""
 
@@ -164,5 +183,9 @@ class Effects(msgspec.Struct):
     faults: list[Fault] = []
     evidence: list[Evidence] = []
     """New evidence of this step: persisted and gossiped already, named for whoever watches."""
+    views: list[ViewLeft | ViewEntered] = []
+    """How we moved between views, in order, for whoever watches."""
+    stable: CheckpointCertificate | None = None
+    """A checkpoint that became our stable one, for whoever watches."""
     alarm: str | None = None
     """Set when the replica must stop voting for good (divergence of results); the driver dumps state and says so."""

@@ -163,7 +163,7 @@ def _install(core: Core, fetch: SnapshotFetch) -> None:
     _forget_below(core, header.height)
     frozen = core.executor.freeze()
     core.checkpoints.states = {header.height: (header, frozen)}
-    core.checkpoints.stable = offer.checkpoint
+    core.checkpoints.stable = core.out.stable = offer.checkpoint
     core.out.snapshot = SnapshotImage(header, frozen.root, state, installed=True)
     if core.chain.best is not None:
         core.persist(WalCommit(core.config.epoch, core.chain.best))

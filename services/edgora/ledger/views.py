@@ -18,7 +18,7 @@ Rule 3: the new view is durable before VIEW_CHANGE leaves, the NEW_VIEW before t
 from collections.abc import Sequence
 
 from edgora.ledger import chain, evidence
-from edgora.ledger.effects import ALL
+from edgora.ledger.effects import ALL, ViewEntered, ViewLeft
 from edgora.ledger.state import Base, Core
 from edgora.wire.ledger import Certificate, Header, Phase
 from edgora.wire.pbft import (
@@ -56,6 +56,7 @@ def leave(core: Core, new_view: int, why: str) -> None:
     )  # fmt: skip
     core.persist(WalView(core.config.epoch, change), sync=True)
     core.send(ALL, change)
+    core.out.views.append(ViewLeft(view.view, new_view, core.config.primary(new_view), why))
     view.view, view.active, view.own_change, view.left_because = new_view, False, change, why
     view.changes[core.me] = change
     _forget_view(core)
@@ -258,6 +259,8 @@ def enter(core: Core, message: NewView) -> None:
     _forget_view(core)
     view.active, view.new_view, view.own_change, view.left_because = True, message, None, ""
     view.entered_ms = core.now
+    asked = tuple(change.signer for change in message.view_changes)
+    core.out.views.append(ViewEntered(message.view, core.config.primary(message.view), asked))
     base = view.base = base_of(message.view_changes)
     view.last_height, view.last_hash = base.height, base.hash
     for change in message.view_changes:

@@ -136,13 +136,16 @@ class ApiNode:
         """By offer id: what a task that this node ran was paced to, and why."""
         self.skipped: Mapping[int, Sequence[Skipped]] = rounds.skipped
         """By round: which of this node's allocators made no proposal, and why."""
+        settle = Settle(post, reads, facts)
         self.duties: tuple[Duty, ...] = (
             self._registration, Adverts(post, chains), rounds, self._runs, Draws(post, chains),
-            Audits(post, bench), facts, Settle(post, reads, facts), pacing, Cleanup(post), *more(post),
+            Audits(post, bench), facts, settle, pacing, Cleanup(post), *more(post),
         )  # fmt: skip
         self._holds = Holds(post, document)
         explainer = Explainer(self.follower, clock, self._runs.progress)
-        queries = Queries(genesis, index, clock, self.follower, self._directory, explainer, self.skipped)
+        queries = Queries(
+            genesis, index, clock, self.follower, self._directory, explainer, self.skipped, settle.gas_used
+        )
         gateway = Gateway(genesis, self.follower, consensus)
         service = Service(Parts(
             genesis, index, keys, clock, self.follower, gateway, consensus, peers, blobs, runner, facts, queries,

@@ -63,6 +63,7 @@ from edgora.wire.market_events import (
 from edgora.wire.settlement import split
 
 __all__ = [
+    "BATCHES",
     "Archive",
     "ArchivedEvent",
     "BatchRecord",

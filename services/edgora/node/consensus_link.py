@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgora.node.driver import Driver
-from edgora.ports.consensus import Admission, ConsensusStatus, PeerHandler, VoterView
+from edgora.ports.consensus import Admission, ConsensusStatus, EvidenceView, PeerHandler, VoterView
 from edgora.ports.transport import Transport
-from edgora.wire.codec import B32, U16, U32, U64
+from edgora.wire.codec import B32, U16, U32, U64, encode
 from edgora.wire.errors import EdgoraError, Unavailable, WireError
 from edgora.wire.ledger import SignedTx, quorum
 
@@ -118,6 +118,9 @@ class LocalConsensus:
             view_changes=driver.view_changes,
             alarm=driver.alarm or found.halted,
             voters=tuple(voters),
+            steps=tuple(driver.steps),
+            checkpoints=tuple(driver.checkpoints),
+            evidence=tuple(EvidenceView(item.offence, item.accused, encode(item)) for item in found.evidence),
         )
 
     def heights(self) -> AsyncIterator[int]:

@@ -38,18 +38,19 @@ from edgora.ledger.effects import (
     TimerFired,
     Verified,
     Verify,
+    ViewLeft,
 )
 from edgora.ledger.status import ReplicaStatus
 from edgora.node.inbox import Frame, Inbox
 from edgora.ports.clock import Alarm, Clock
-from edgora.ports.consensus import Admission, PeerHandler
+from edgora.ports.consensus import Admission, CheckpointView, PeerHandler, ViewStep
 from edgora.ports.log import Log
 from edgora.ports.store import BlockStore, StoredBlock
 from edgora.ports.transport import Transport
 from edgora.wire.codec import encode
 from edgora.wire.errors import EdgoraError, Unavailable, WireError
 from edgora.wire.ledger import SignedTx
-from edgora.wire.pbft import Lane, WalView, decode_message, encode_message, lane_of
+from edgora.wire.pbft import Lane, decode_message, encode_message, lane_of
 
 __all__ = ["Core", "Driver"]
 
@@ -63,6 +64,8 @@ _CHECKS_AT_ONCE = 4
 _STORE_GROUP = 32
 _STORE_BACKLOG = 256
 """Executed blocks that may wait for the block store; then the core pauses."""
+_STEPS = 64
+_CHECKPOINTS = 16
 _CREDIT = 10
 _CREDIT_PER_S = 1.0
 
@@ -120,6 +123,10 @@ class Driver:
         """Our API half's answers to other nodes."""
         self.alarm: str | None = None
         self.view_changes = 0
+        self.steps: deque[ViewStep] = deque(maxlen=_STEPS)
+        """Views that the replica left and entered, the last ones."""
+        self.checkpoints: deque[CheckpointView] = deque(maxlen=_CHECKPOINTS)
+        """Checkpoints that became stable here, the last ones."""
         self.stored_height = store.height()
         self.progress_ms: int = clock.now_ms()
         """When the last block was stored here."""
@@ -265,8 +272,8 @@ class Driver:
         first = self._appended
         if effects.persist:
             self._appended = self._log.append(effects.persist, compacted=effects.compacted)
-            self.view_changes += sum(isinstance(record, WalView) for record in effects.persist)
         self._want_sync |= effects.sync
+        self._note(effects)
         if effects.send or effects.executed or effects.answers or effects.snapshot or effects.compacted:
             self._held.append(_Held(self._appended, effects, first))
         for timer in effects.timers:
@@ -281,6 +288,20 @@ class Driver:
             self.alarm = effects.alarm
             _log.critical("voting has stopped for good: %s", effects.alarm)
             self._on_alarm(effects.alarm)
+
+    def _note(self, effects: Effects) -> None:
+        """Remember what people ask about later: views and checkpoints."""
+        now = self._clock.now_ms()
+        for move in effects.views:
+            if isinstance(move, ViewLeft):
+                self.view_changes += 1
+                self.steps.append(ViewStep(now, False, move.wanted, move.primary, move.view, move.why, ()))
+            else:
+                self.steps.append(ViewStep(now, True, move.view, move.primary, None, "", move.asked))
+        if effects.stable is not None:
+            body = effects.stable.body
+            signers = tuple(effects.stable.signers())
+            self.checkpoints.append(CheckpointView(now, body.height, body.block_hash, body.state_root, signers))
 
     def _arm(self, name: str, deadline_ms: int | None) -> None:
         armed = self._timers.pop(name, None)

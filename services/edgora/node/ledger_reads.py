@@ -11,13 +11,15 @@ from edgora.ledger.proofs import prove_receipt, prove_tx, prove_value
 from edgora.node import views
 from edgora.node.follower import Follower
 from edgora.node.queries import page
-from edgora.ports.consensus import Consensus
+from edgora.ports.consensus import Consensus, EvidenceView
+from edgora.ports.consensus import ViewStep as Step
 from edgora.ports.store import StoredBlock
 from edgora.wire import rest
 from edgora.wire.codec import encode
 from edgora.wire.errors import NotFound, Refused, Unavailable
 from edgora.wire.genesis import Genesis
 from edgora.wire.ledger import Header, Kind, Receipt, ReceiptProof
+from edgora.wire.pbft import Offence
 
 __all__ = ["LedgerReads"]
 
@@ -72,6 +74,8 @@ class LedgerReads:
             height=head.height, hash=views.hex_of(head.hash), time_ms=head.time_ms,
             proposer=self._index_of.get(head.proposer, -1), kinds=dict(sorted(kinds.items())),
             refused=sum(receipt.code != 0 for receipt in stored.receipts), certified=certified,
+            signers=[] if stored.certificate is None else stored.certificate.signers(),
+            view=None if stored.certificate is None else stored.certificate.vote.view,
         )  # fmt: skip
 
     def headers(self, first: int, last: int) -> rest.HeaderList:
@@ -95,7 +99,12 @@ class LedgerReads:
             quorum=self._follower.market.core.q,
         )  # fmt: skip
 
-    def evidence(self) -> rest.EvidenceList:
+    async def evidence(self) -> rest.EvidenceList:
+        """What the ledger has ordered, and what our replica holds, if it can be asked."""
+        try:
+            held = (await self._consensus.status()).evidence
+        except Unavailable:
+            held = ()
         items = [
             rest.EvidenceItem(
                 kind=found.kind, height=found.height, accused=found.accused,
@@ -104,7 +113,30 @@ class LedgerReads:
             )
             for found in self._follower.archive.evidence
         ]  # fmt: skip
-        return rest.EvidenceList(items=items)
+        return rest.EvidenceList(items=items, held=[_held(item) for item in held])
+
+    async def views(self) -> rest.ViewHistory:
+        """Which views this validator left, and why, and entered. Raises Unavailable while the consensus half is away."""
+        status = await self._consensus.status()
+        return rest.ViewHistory(
+            server=status.own_index, view=status.view, view_active=status.view_active, primary=status.primary,
+            view_changes=status.view_changes, items=[_step(step) for step in reversed(status.steps)],
+        )  # fmt: skip
+
+    async def checkpoints(self) -> rest.CheckpointList:
+        """States that a quorum signed, as they became stable here. Raises Unavailable as `views` does."""
+        status, every = await self._consensus.status(), self._genesis.consensus.checkpoint_every
+        items = [
+            rest.Checkpoint(
+                height=found.height, block_hash=views.hex_of(found.block_hash),
+                state_root=views.hex_of(found.state_root), signers=list(found.signers), stable_ms=found.at_ms,
+            )
+            for found in reversed(status.checkpoints)
+        ]  # fmt: skip
+        return rest.CheckpointList(
+            server=status.own_index, every=every, stable=status.stable_checkpoint,
+            next=(status.executed_height // every + 1) * every, items=items,
+        )  # fmt: skip
 
     # ---- transactions and receipts
 
@@ -254,6 +286,33 @@ class LedgerReads:
                 fix="read locally, or try again when links are back",
             )  # fmt: skip
         await self._follower.reach(heard[0], LINEAR_TIMEOUT_MS)
+
+
+_OFFENCES: dict[Offence, tuple[Literal["DOUBLE_VOTE", "FORGOTTEN_TIP", "DOUBLE_CHECKPOINT"], str]] = {
+    Offence.DOUBLE_VOTE: ("DOUBLE_VOTE", "validator {0} signed votes for two different blocks at one place"),
+    Offence.FORGOTTEN_TIP: (
+        "FORGOTTEN_TIP", "validator {0} asked for a new view and named nothing as high as a block that it had committed to",
+    ),
+    Offence.DOUBLE_CHECKPOINT: ("DOUBLE_CHECKPOINT", "validator {0} signed two different states of one height"),
+}  # fmt: skip
+
+
+def _held(item: EvidenceView) -> rest.HeldEvidence:
+    name, words = _OFFENCES[Offence(item.offence)]
+    return rest.HeldEvidence(
+        offence=name, accused=item.accused, sentence=words.format(item.accused), proof=views.hex_of(item.proof)
+    )
+
+
+def _step(step: Step) -> rest.ViewStep:
+    if step.entered:
+        words = f"view {step.view} began with primary {step.primary}; asked for by {', '.join(map(str, step.asked))}"
+    else:
+        words = f"left view {step.left} and asked for view {step.view} with primary {step.primary}: {step.why}"
+    return rest.ViewStep(
+        at_ms=step.at_ms, step="ENTERED" if step.entered else "LEFT", view=step.view, primary=step.primary,
+        left=step.left, reason=step.why, asked=list(step.asked), sentence=words,
+    )  # fmt: skip
 
 
 def _kind_name(kind: int) -> str:

@@ -62,12 +62,12 @@ class Queries:
 
     def __init__(
         self, genesis: Genesis, index: int, clock: Clock, follower: Follower, directory: Directory, why: Explainer,
-        skipped: Mapping[int, Sequence[Skipped]],
+        skipped: Mapping[int, Sequence[Skipped]], gas_used: Mapping[int, int],
     ) -> None:  # fmt: skip
-        """skipped: by round, which of this node's allocators made no proposal."""
+        """skipped: by round, which of this node's allocators made no proposal. gas_used: by batch, where we settled."""
         self._genesis, self._index, self._clock = genesis, index, clock
         self._follower, self._directory, self._why = follower, directory, why
-        self._skipped = skipped
+        self._skipped, self._gas_used = skipped, gas_used
         self._validators = {server.signer: server.id for server in genesis.servers}
 
     # ---- tasks
@@ -270,6 +270,7 @@ class Queries:
             task_root=views.hex_of(frozen.task_root),
             payload_hash=None if found.payload_hash is None else views.hex_of(found.payload_hash),
             payload_octets=frozen.octets, lines=frozen.lines, gas=frozen.gas,
+            gas_used=self._gas_used.get(frozen.batch_id),
             reason=views.reason(frozen.reason), tasks=[views.hex_of(task) for task in found.tasks],
             paid=None if fact is None else str(from_u96(fact.paid)),
             skipped_ues=[] if fact is None else [views.hex_of(ue) for ue in fact.skipped_ues],

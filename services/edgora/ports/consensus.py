@@ -11,7 +11,9 @@ import msgspec
 
 from edgora.wire.ledger import SignedTx
 
-__all__ = ["Admission", "Consensus", "ConsensusStatus", "PeerHandler", "VoterView"]
+__all__ = [
+    "Admission", "CheckpointView", "Consensus", "ConsensusStatus", "EvidenceView", "PeerHandler", "ViewStep", "VoterView",
+]  # fmt: skip
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -35,6 +37,43 @@ class VoterView(msgspec.Struct, frozen=True):
     view: int
     voted: bool
     """Whether we hold its vote for the next height, in the phase that is missing."""
+
+
+class ViewStep(msgspec.Struct, frozen=True):
+    """This replica left a view, or entered one."""
+
+    at_ms: int
+    entered: bool
+    view: int
+    """Entered, or asked for."""
+    primary: int
+    """Of that view."""
+    left: int | None
+    """The view that it left; None for an entry."""
+    why: str
+    """Why it left; empty for an entry."""
+    asked: tuple[int, ...]
+    """Of an entry: whose VIEW_CHANGEs founded the view."""
+
+
+class CheckpointView(msgspec.Struct, frozen=True):
+    """A checkpoint that q validators signed and that became this replica's stable one."""
+
+    at_ms: int
+    height: int
+    block_hash: bytes
+    state_root: bytes
+    signers: tuple[int, ...]
+
+
+class EvidenceView(msgspec.Struct, frozen=True):
+    """Evidence that this replica holds (ledger.md 14)."""
+
+    offence: int
+    """wire.pbft.Offence"""
+    accused: int
+    proof: bytes
+    """Canonical wire.pbft.Evidence: two signed items, checkable with the epoch's keys."""
 
 
 class ConsensusStatus(msgspec.Struct, frozen=True):
@@ -65,6 +104,11 @@ class ConsensusStatus(msgspec.Struct, frozen=True):
     view_changes: int
     alarm: str | None
     voters: tuple[VoterView, ...]
+    steps: tuple[ViewStep, ...] = ()
+    """The last ones since this process started, oldest first."""
+    checkpoints: tuple[CheckpointView, ...] = ()
+    """The last ones since this process started, oldest first."""
+    evidence: tuple[EvidenceView, ...] = ()
 
 
 PeerHandler = Callable[[int, bytes], Awaitable[bytes]]

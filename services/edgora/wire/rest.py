@@ -39,6 +39,8 @@ them in the SDK, so one definition serves both ends. Conventions of the JSON:
     GET    /v1/batches                    BatchPage; newest first
     GET    /v1/batches/{id}               Batch
     GET    /v1/evidence                   EvidenceList
+    GET    /v1/views                      ViewHistory
+    GET    /v1/checkpoints                CheckpointList
     GET    /v1/status                     Status
     GET    /v1/events                     text/event-stream of Event; Last-Event-ID or ?after resumes
     POST   /v1/dev/faucet                 FaucetOrder -> FaucetReceipt (development chains only)
@@ -52,12 +54,15 @@ from edgora.wire.rest_ledger import (
     Block,
     BlockPage,
     BlockSummary,
+    Checkpoint,
+    CheckpointList,
     EpochInfo,
     EvidenceItem,
     EvidenceList,
     Header,
     HeaderList,
     Health,
+    HeldEvidence,
     Proof,
     Receipt,
     StateValue,
@@ -68,6 +73,8 @@ from edgora.wire.rest_ledger import (
     TxOutcome,
     TxOutcomes,
     TxStatus,
+    ViewHistory,
+    ViewStep,
     Voter,
 )
 from edgora.wire.rest_shapes import (
@@ -93,14 +100,14 @@ from edgora.wire.rest_shapes import (
 
 __all__ = [
     "Account", "Advert", "Allocation", "AllocationPage", "Alternative", "Batch", "BatchPage", "Block", "BlockPage",
-    "BlockSummary", "CancelOrder", "Choice", "ConsensusParams", "EpochInfo", "Event", "EvidenceItem", "EvidenceList",
-    "FaucetOrder", "FaucetReceipt", "Header", "HeaderList", "Health", "Hex", "Hex20", "Hex32", "Hex65", "Info",
+    "BlockSummary", "CancelOrder", "Checkpoint", "CheckpointList", "Choice", "ConsensusParams", "EpochInfo", "Event", "EvidenceItem", "EvidenceList",
+    "FaucetOrder", "FaucetReceipt", "Header", "HeaderList", "Health", "HeldEvidence", "Hex", "Hex20", "Hex32", "Hex65", "Info",
     "InputUpload", "JweEnvelope", "JweRecipient", "JweRecipientHeader", "KeyDocument", "Lane", "LedgerLevel", "Limits",
     "MarketParams", "Module", "OfferBody", "Pair", "Problem", "Proof", "Proposal", "ReasonBody", "Receipt",
     "Reputation", "Result", "SealedResult", "Server", "ServerList", "SkippedRound", "StateValue", "Status",
     "StoredInput", "Task", "TaskAccepted", "TaskPage", "TaskProofs", "TaskStateName", "TaskSubmission", "Tx",
-    "TxOrder", "TxOrders", "TxOutcome", "TxOutcomes", "TxStatus", "Voter", "Voucher", "VoucherBody", "WaitLevel",
-    "Wei", "Why",
+    "TxOrder", "TxOrders", "TxOutcome", "TxOutcomes", "TxStatus", "ViewHistory", "ViewStep", "Voter", "Voucher",
+    "VoucherBody", "WaitLevel", "Wei", "Why",
 ]  # fmt: skip
 
 
@@ -555,6 +562,8 @@ class Batch:
     lines: int
     gas: int
     """What settling it costs by the model of contracts.md 10."""
+    gas_used: int | None
+    """What settling it did cost, by the chain's receipt; known to the node that settled it since its start."""
     reason: ReasonBody
     """What triggered the freezing."""
     tasks: list[Hex32]

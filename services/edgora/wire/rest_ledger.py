@@ -6,9 +6,9 @@ from typing import Literal
 from edgora.wire.rest_shapes import STRICT, U16, U32, U64, Hex, Hex20, Hex32, Hex65, LedgerLevel, Problem
 
 __all__ = [
-    "Block", "BlockPage", "BlockSummary", "EpochInfo", "EvidenceItem", "EvidenceList", "Header", "HeaderList",
-    "Health", "Proof", "Receipt", "StateValue", "Status", "Tx", "TxOrder", "TxOrders", "TxOutcome", "TxOutcomes",
-    "TxStatus", "Voter",
+    "Block", "BlockPage", "BlockSummary", "Checkpoint", "CheckpointList", "EpochInfo", "EvidenceItem", "EvidenceList",
+    "Header", "HeaderList", "Health", "HeldEvidence", "Proof", "Receipt", "StateValue", "Status", "Tx", "TxOrder",
+    "TxOrders", "TxOutcome", "TxOutcomes", "TxStatus", "ViewHistory", "ViewStep", "Voter",
 ]  # fmt: skip
 
 
@@ -131,6 +131,10 @@ class BlockSummary:
     refused: int
     """Receipts with a code other than 0."""
     certified: bool
+    signers: list[int]
+    """Validators whose votes make its certificate (the first q that came); empty where a later block's covers it."""
+    view: int | None
+    """View of that certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +179,78 @@ class EvidenceItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldEvidence:
+    """Two items signed by one validator that no correct one signs both, held by the answering node (ledger.md 14)."""
+
+    offence: Literal["DOUBLE_VOTE", "FORGOTTEN_TIP", "DOUBLE_CHECKPOINT"]
+    accused: int
+    """Validator index."""
+    sentence: str
+    proof: Hex
+    """Canonical MessagePack of wire.pbft.Evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceList:
     items: list[EvidenceItem]
+    """What the ledger has ordered."""
+    held: list[HeldEvidence]
+    """What the answering node's replica holds; empty while its consensus half is away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewStep:
+    """The answering validator left a view, or entered one, as it saw it."""
+
+    at_ms: int
+    step: Literal["LEFT", "ENTERED"]
+    view: int
+    """Asked for, or entered."""
+    primary: int
+    """Of that view."""
+    left: int | None
+    reason: str
+    """Why it left; empty for an entry."""
+    asked: list[int]
+    """Of an entry: validators whose VIEW_CHANGEs founded the view."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewHistory:
+    """The last steps between views of the answering validator since its consensus half started, newest first."""
+
+    server: int
+    view: int
+    view_active: bool
+    primary: int
+    view_changes: int
+    items: list[ViewStep]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A state that q validators signed: what a replica that was away too long starts from (ledger.md 9)."""
+
+    height: int
+    block_hash: Hex32
+    state_root: Hex32
+    signers: list[int]
+    stable_ms: int
+    """When it became stable at the answering node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointList:
+    """The last ones since the answering node's consensus half started, newest first."""
+
+    server: int
+    every: int
+    """Blocks between two of them."""
+    stable: int
+    """Height of the stable one; 0 before the first."""
+    next: int
+    items: list[Checkpoint]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,6 +102,7 @@ def test_an_observer_settles_checkpoints_by_the_others_votes():
     effects = observer.recv(question.dest, PutBlocks(0, tuple(Block(h, ()) for h in chain), (), certificate))
     assert observer.status.checkpoint == 2
     assert effects.snapshot.height == 2
+    assert (effects.stable.body, effects.stable.signers()) == (vote.body, [0, 1, 2])
     assert not sent(effects, CheckpointVote)
 
 

@@ -11,7 +11,7 @@ import pytest
 from edgora.crypto.proof import check_certificate, check_state_proof, check_tx_proof
 from edgora.ledger import proofs, status
 from edgora.ledger.config import Params
-from edgora.ledger.effects import Recv
+from edgora.ledger.effects import Recv, ViewEntered, ViewLeft
 from edgora.ledger.executor import Executor
 from edgora.ledger.tree import StateTree
 from edgora.wire.codec import encode
@@ -66,6 +66,9 @@ def test_why_a_block_waits_is_told_phase_by_phase_with_who_is_silent():
     ]  # fmt: skip
     votes = solo.status.votes
     assert (votes.height, votes.prepared, votes.committed) == (1, (), ())  # of the view asked for
+    solo.recv(2, solo.forge.view_change(2, 1))  # the third of three: as its primary we found view 1 at once
+    moves = [move for effects in solo.log for move in effects.views]
+    assert moves == [ViewLeft(0, 1, 1, "no commit although something is due"), ViewEntered(1, 1, (0, 1, 2))]
 
 
 def test_sentences_carry_their_numbers():

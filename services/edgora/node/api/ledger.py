@@ -68,5 +68,17 @@ async def get_state(
 
 @router.get("/evidence")
 async def list_evidence(node: Node) -> rest.EvidenceList:
-    """Evidence of misbehaviour that is on the ledger."""
-    return node.ledger.evidence()
+    """Evidence of misbehaviour: on the ledger, and held by this node's replica."""
+    return await node.ledger.evidence()
+
+
+@router.get("/views", responses=errors(503))
+async def list_views(node: Node) -> rest.ViewHistory:
+    """Which views this validator left, why, and which it entered; newest first."""
+    return await node.ledger.views()
+
+
+@router.get("/checkpoints", responses=errors(503))
+async def list_checkpoints(node: Node) -> rest.CheckpointList:
+    """States that a quorum signed, as they became stable here; newest first."""
+    return await node.ledger.checkpoints()

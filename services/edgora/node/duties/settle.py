@@ -5,9 +5,11 @@ payment and nothing more. Whoever loses the race on the chain sees SettlementOut
 """
 
 import logging
+from collections import OrderedDict
 
 from edgora.market.duties import SettlementDuty, refundable_locks, settlement_duty
 from edgora.market.records import Lock
+from edgora.node.archive import BATCHES
 from edgora.node.duties.chain_facts import ChainFacts
 from edgora.node.duties.post import Post
 from edgora.node.ledger_reads import LedgerReads
@@ -35,6 +37,8 @@ class Settle:
     def __init__(self, post: Post, reads: LedgerReads, facts: ChainFacts) -> None:
         self._post, self._reads, self._facts = post, reads, facts
         self.says = "no batch waits"
+        self.gas_used: OrderedDict[int, int] = OrderedDict()
+        """By batch: gas of the settlements that we sent, by their chain receipts; the last ones."""
         self._since: dict[tuple[int, str], int] = {}
         """(batch, stage) -> when we first saw it there, for the turns."""
         self._sent: dict[bytes | int, int] = {}
@@ -94,6 +98,9 @@ class Settle:
             del self._sent[record.id]
             self.says = f"the chain is not reached: {error.detail}"
         else:
+            self.gas_used[record.id] = mined.gas_used
+            if len(self.gas_used) > BATCHES:
+                self.gas_used.popitem(last=False)
             _log.info("batch settled", extra={"batch": record.id, "gas": mined.gas_used, "chain_tx": mined.tx_hash})
 
     # ---- refunds
