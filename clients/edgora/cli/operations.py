@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 import typer
 
+from edgora.cli import faults
 from edgora.cli.output import console, fail, missing_extra, progress, show, table
 from edgora.wire import rest
 from edgora.wire.errors import EdgoraError, Refused, Unavailable
@@ -162,10 +163,11 @@ def node_run(
         missing_extra("node run", "node,chain", error)
 
     def run() -> int:
+        scenario = read_scenario(folder)
         plan = NodePlan(
             home=home, genesis=folder, index=index, links=links.split(","), link_bind=link_bind, listen=listen,
             chain_rpc=rpc, redis_url=redis, faucet_key=faucet_key,
-            environment=read_scenario(folder).server(index).environment(),
+            environment=scenario.server(index).environment(), faults=scenario.faults.allowed,
         )  # fmt: skip
         return asyncio.run(run_children(node_children(plan)))
 
@@ -381,4 +383,5 @@ def app_commands(app: typer.Typer) -> None:
     """Register the verbs of this module."""
     for verb in (genesis, deploy, allocators, fleet, doctor, status, up):
         app.command()(verb)
+    faults.node_commands(node_app)
     app.add_typer(node_app, name="node")

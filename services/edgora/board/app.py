@@ -30,6 +30,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgora.adapters.http_faults import HttpFaults
+from edgora.board.faults import fault_routes
 from edgora.board.nodes import BoardNodes
 from edgora.board.problems import answer_problem
 from edgora.board.settings import BoardSettings
@@ -123,7 +125,8 @@ def build_board(settings: BoardSettings, nodes: BoardNodes, faults: Sequence[Bas
 
 def run_board(settings: BoardSettings) -> None:
     """Serve until SIGINT or SIGTERM."""
-    app = build_board(settings, BoardNodes(settings))
+    panel = fault_routes(HttpFaults(settings.faults)) if settings.faults else ()
+    app = build_board(settings, BoardNodes(settings), panel)
     uvicorn.run(
         app, host=settings.host, port=settings.port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=2,
@@ -145,12 +148,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--listen", default="127.0.0.1:8080", help="host:port of the page")
     parser.add_argument("--scenario", default="", help="name shown on the page")
     parser.add_argument("--inside", action="store_true", help="the URLs are of the deployment's own network")
+    parser.add_argument("--faults", default="", help="base URL of the sidecar for faults; none: no fault panel")
     given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         host, port = listen_at(given.listen)
         settings = BoardSettings(
-            nodes=tuple(given.node), inside=given.inside, host=host, port=port, scenario=given.scenario
-        )
+            nodes=tuple(given.node), inside=given.inside, host=host, port=port, scenario=given.scenario,
+            faults=given.faults,
+        )  # fmt: skip
         run_board(settings)
     except EdgoraError as error:
         sys.stderr.write(f"{error.detail}\n" + (f"{error.fix}\n" if error.fix else ""))

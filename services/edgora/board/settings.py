@@ -36,6 +36,8 @@ class BoardSettings:
     port: int = 8080
     scenario: str = ""
     """Name shown on the page."""
+    faults: str = ""
+    """Base URL of the sidecar that carries faults out; empty: the page has no fault panel."""
 
     def __post_init__(self) -> None:
         if not self.nodes:

@@ -21,7 +21,7 @@ from edgora.lab.scenario import Scenario
 from edgora.wire.errors import Refused
 
 __all__ = [
-    "Child", "NodePlan", "allocator_children", "node_children", "run_children", "start_children", "stop_children",
+    "Child", "NodePlan", "allocator_children", "lie_file", "node_children", "run_children", "start_children", "stop_children",
 ]  # fmt: skip
 
 _STOP_S = 15.0
@@ -58,9 +58,10 @@ class NodePlan:
     faults: bool = False
     """Whether the scenario allows that this node is made to lie (node.lies)."""
 
-    @property
-    def lie_file(self) -> Path:
-        return self.home / "lie"
+
+def lie_file(home: Path) -> Path:
+    """Where a node's lie is chosen, if its scenario allows faults; shared by both halves of the node."""
+    return home / "lie"
 
 
 def node_children(plan: NodePlan) -> list[Child]:
@@ -80,7 +81,7 @@ def node_children(plan: NodePlan) -> list[Child]:
         "require_log": not observes and (plan.home / "api").is_dir(),
     }  # fmt: skip
     if plan.faults:
-        config["lie_file"] = str(plan.lie_file.resolve())
+        config["lie_file"] = str(lie_file(plan.home).resolve())
     lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in config.items()]
     path = plan.home / "consensus.toml"
     path.write_text("\n".join(lines) + "\n")
@@ -95,7 +96,7 @@ def node_children(plan: NodePlan) -> list[Child]:
         "EDGORA_CHAIN_RPC": plan.chain_rpc, "EDGORA_REDIS_URL": plan.redis_url, **plan.environment,
     }  # fmt: skip
     if plan.faults:
-        environment["EDGORA_LIE_FILE"] = str(plan.lie_file)
+        environment["EDGORA_LIE_FILE"] = str(lie_file(plan.home))
     if plan.faucet_key is not None:
         environment["EDGORA_DEPLOYER_KEY_FILE"] = str(plan.faucet_key)
     if deployment.exists():
