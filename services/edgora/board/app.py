@@ -35,6 +35,7 @@ from edgora.board.faults import fault_routes
 from edgora.board.nodes import BoardNodes
 from edgora.board.problems import answer_problem
 from edgora.board.settings import BoardSettings
+from edgora.wire import kernels
 from edgora.wire.errors import EdgoraError, Refused
 
 __all__ = ["STATIC", "build_board", "main", "policy", "run_board"]
@@ -84,6 +85,10 @@ class _Strict:
 def build_board(settings: BoardSettings, nodes: BoardNodes, faults: Sequence[BaseRoute] = ()) -> Starlette:
     """The board's application. faults: routes of the fault panel; none unless the scenario allows it."""
     static = StaticFiles(directory=STATIC)
+    shipped = [
+        {"digest": f"0x{kernel.digest.hex()}", "name": kernel.manifest.name, "title": kernel.manifest.title}
+        for kernel in map(kernels.load, kernels.names())
+    ]
 
     async def page(request: Request) -> Response:
         return await static.get_response("index.html", request.scope)
@@ -91,7 +96,7 @@ def build_board(settings: BoardSettings, nodes: BoardNodes, faults: Sequence[Bas
     async def board(_: Request) -> Response:
         document = {
             "version": VERSION, "scenario": settings.scenario, "nodes": list(nodes.nodes), "faults": bool(faults),
-            "development": nodes.development,
+            "development": nodes.development, "kernels": shipped,
         }  # fmt: skip
         return Response(
             msgspec.json.encode(document), media_type="application/json", headers={"Cache-Control": "no-store"}

@@ -1,7 +1,9 @@
 // JSON without loss: integers that a Number cannot hold (an offer's nonce has 64 bits) come as decimal strings.
 
-const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d{16,}(?![\d.eE])/g; // strings are matched first, so that digits in them are left alone
+// Strings and numbers are matched whole, so that digits within either are left alone.
+const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g;
+const LONG = /^-?\d{16,}$/;
 
 export function parse(text) {
-  return JSON.parse(text.replace(TOKEN, (token) => (token.startsWith('"') ? token : `"${token}"`)));
+  return JSON.parse(text.replace(TOKEN, (token) => (LONG.test(token) && !Number.isSafeInteger(Number(token)) ? `"${token}"` : token)));
 }

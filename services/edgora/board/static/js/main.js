@@ -5,6 +5,7 @@
 // params: {route, id, query: URLSearchParams, setQuery(pairs)}.
 
 import { announce, clear, h, link } from "./dom.js";
+import { learnKernels } from "./kernels.js";
 import { connect } from "./platform.js";
 import { connectionBanner } from "./shell/banner.js";
 import { footer } from "./shell/foot.js";
@@ -119,6 +120,7 @@ async function start() {
   for (const [route, view] of Object.entries(VIEWS)) {
     if (!view.under && (!view.when || view.when(config))) nav.append(link(`#/${route}`, view.title, { "data-route": route }));
   }
+  learnKernels(config.kernels);
   const platform = connect(config);
   connectionBanner(platform, document.getElementById("link-state"), document.getElementById("banner"));
   footer(platform, document.getElementById("foot"));

@@ -38,6 +38,12 @@ export class Problem extends Error {
 // No node answered.
 export class Unreachable extends Error {}
 
+// Whether an error means that there is no answer to be had (yet), or that nobody waits for it any more; all else is a
+// mistake of this page.
+export function isSilence(error) {
+  return error instanceof Problem || error instanceof Unreachable || error.name === "AbortError";
+}
+
 const sleep = (delay) => new Promise((done) => { setTimeout(done, delay); });
 
 export function connect(config) {
@@ -82,7 +88,8 @@ class Platform {
         return found;
       } catch (error) {
         if (signal?.aborted) throw error;
-        if (error instanceof Problem && error.status !== 503) throw error;
+        const noAnswer = error instanceof TypeError || error.name === "TimeoutError" || error.status === 503;
+        if (!noAnswer) throw error;
         last = error;
       }
     }
