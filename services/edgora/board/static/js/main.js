@@ -61,7 +61,7 @@ class Router {
     this.#mark(view?.under ?? params.route);
     clear(this.root);
     try {
-      if (!view || (view.when && !view.when(this.platform.config))) throw new Error(`there is no view named ${params.route} here`);
+      if (!view) throw new Error(`there is no view named ${params.route} here`);
       const module = await view.load();
       if (turn !== this.#turn) return; // the viewer has gone on while it was loading
       const unmount = await module.mount(this.root, this.platform, params);
