@@ -59,11 +59,12 @@ class Router {
     this.root.dataset.view = params.route;
     document.title = `${view ? view.title : "Not found"}${params.id ? ` ${params.id.slice(0, 10)}` : ""} - Edgora`;
     this.#mark(view?.under ?? params.route);
-    clear(this.root);
+    clear(this.root, h("p", { class: "muted" }, "Loading the view."));
     try {
       if (!view) throw new Error(`there is no view named ${params.route} here`);
       const module = await view.load();
       if (turn !== this.#turn) return; // the viewer has gone on while it was loading
+      clear(this.root);
       const unmount = await module.mount(this.root, this.platform, params);
       if (turn === this.#turn) this.#unmount = unmount;
       else unmount?.();
