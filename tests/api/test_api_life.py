@@ -378,7 +378,8 @@ async def test_openapi_names_every_route(platform: Platform) -> None:
         "/v1/tasks/{id}/proof", "/v1/tasks/{id}/cancel", "/v1/modules/{digest}", "/v1/tx", "/v1/txs", "/v1/tx/{hash}",
         "/v1/tx/{hash}/proof", "/v1/receipt/{hash}/proof", "/v1/blocks", "/v1/blocks/{height}", "/v1/headers",
         "/v1/epochs/{epoch}", "/v1/state/{key}", "/v1/allocations", "/v1/allocations/{round}", "/v1/batches",
-        "/v1/batches/{id}", "/v1/evidence", "/v1/views", "/v1/checkpoints", "/v1/status", "/v1/events", "/v1/dev/faucet", "/healthz", "/readyz",
+        "/v1/batches/{id}", "/v1/evidence", "/v1/views", "/v1/checkpoints", "/v1/status", "/v1/events",
+        "/v1/positions", "/v1/dev/positions", "/v1/dev/faucet", "/healthz", "/readyz",
         "/metrics",
     }  # fmt: skip
     assert set(document["paths"]) == paths

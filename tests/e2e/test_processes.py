@@ -42,7 +42,7 @@ def ready(url: str) -> bool:
 def platform(folder: Path, log: Path, *more: str) -> Iterator[tuple["subprocess.Popen[bytes]", list[str]]]:
     """`edgora up` with more arguments until the block ends; yields the process and the nodes' URLs."""
     with log.open("wb") as out:
-        settings = ["--set", "ports.api=0", "--set", f"ports.chain={free_port()}"]
+        settings = ["--set", "ports.api=0", "--set", f"ports.chain={free_port()}", "--set", "ports.board=0"]
         if (folder / "scenario.json").exists():  # a folder keeps the scenario that it was laid out from
             settings[3] = f"ports.chain={json.loads((folder / 'scenario.json').read_bytes())['ports']['chain']}"
         process = subprocess.Popen([*EDGORA, "up", "--folder", str(folder), *settings, *more], stdout=out, stderr=out)

@@ -1,6 +1,7 @@
 """Verbs of the laboratory: demo, bench, gas; with those of `papers`."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from edgora.wire.errors import EdgoraError
 
 if TYPE_CHECKING:
     from edgora.lab.report import Report
+    from edgora.ue.fleet import FleetRun
 
 __all__ = ["app_commands"]
 
@@ -27,16 +29,21 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 def demo(
     scenario: ScenarioFile = None, settings: Settings = None,
     keep: Annotated[Path | None, typer.Option("--keep", help="Keep the run folder here (ledgers, keys). Default: a temporary one.")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Keep the platform and its live page open until Ctrl-C (scenario: ports.board, 8080).")] = False,
+    rate: Annotated[float | None, typer.Option("--rate", help="With --serve: tasks a minute, up to 600. Default: 30.")] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Run the whole platform in this process: four nodes, a fleet, real sealed tasks, certified payment."""
     try:
-        from edgora.lab.demo import run_demo
+        from edgora.lab.demo import SERVED_PER_MINUTE, run_demo, run_serving
     except ImportError as error:
         missing_extra("demo", "lab", error)
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's policy is found from the working directory
     try:
+        if serve:
+            _served(run_serving(scenario, settings or [], keep, progress, rate or SERVED_PER_MINUTE), as_json=as_json)
+            return
         report = run_demo(scenario, settings or [], keep, progress)
     except EdgoraError as error:
         fail(error, as_json=as_json)
@@ -45,6 +52,25 @@ def demo(
     else:
         print_report(report)
     if not report.good:
+        raise typer.Exit(1)
+
+
+def _served(run: "FleetRun", *, as_json: bool) -> None:
+    """What came of a platform that was kept open; exit 1 if a task ended neither settled nor refunded."""
+    ends = Counter(record.state for record in run.records)
+    ended = ends["SETTLED"] + ends["REFUNDED"]
+    if as_json:
+        show(
+            {
+                "tasks": len(run.records),
+                "settled": ends["SETTLED"],
+                "refunded": ends["REFUNDED"],
+                "wall_ms": run.wall_ms,
+            }
+        )
+    else:
+        console.print(f"{ended} of {len(run.records)} tasks ended settled or refunded in {run.wall_ms / 1000:.0f} s")
+    if ended != len(run.records):
         raise typer.Exit(1)
 
 

@@ -222,6 +222,7 @@ def allocators(
     redis: Annotated[str, typer.Option(help="The bus.")] = "redis://127.0.0.1:6379/0",
     first_port: Annotated[int, typer.Option(help="Health, metrics and plans of node i's worker: this + i.")] = 8190,
     host: Annotated[str, typer.Option(help="Where they listen.")] = "127.0.0.1",
+    jobs: Annotated[Path | None, typer.Option("--jobs", metavar="DIR", help="Also take long runs, at the first port.")] = None,
 ) -> None:  # fmt: skip
     """Run the allocator: one worker process and policy for each node of the scenario."""
     try:
@@ -233,7 +234,9 @@ def allocators(
     def run() -> int:
         plan = load(scenario, settings or [])
         return asyncio.run(
-            run_children(allocator_children(plan, redis, [first_port + i for i in range(plan.consortium.nodes)], host))
+            run_children(
+                allocator_children(plan, redis, [first_port + i for i in range(plan.consortium.nodes)], host, jobs)
+            )
         )
 
     raise typer.Exit(_guard(run))
@@ -245,14 +248,16 @@ def fleet(
     genesis_id: Annotated[str | None, typer.Option("--genesis-id", help="Consortium to insist on.")] = None,
     inside: Annotated[bool, typer.Option("--inside", help="We run in the deployment's own network.")] = False,
     allocator: Annotated[str, typer.Option(help="Base URL of an allocator, for a scenario with fleet.allocation.")] = "http://127.0.0.1:8190",
+    rate: Annotated[float | None, typer.Option("--rate", help="Tasks a minute, up to 600. Default: the scenario's.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Keep going for so long, up to 1440; Ctrl-C ends it early and lets tasks under way end.")] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Load a running platform with the scenario's UEs; exit 1 if a task ended neither settled nor refunded."""
     try:
         from edgora.client import AsyncClient
         from edgora.lab.scenario import load
-        from edgora.ue.fleet import TaskRecord, run_fleet
-        from edgora.ue.plan import draw_arrivals
+        from edgora.ue.fleet import TaskRecord, run_fleet, until_interrupted
+        from edgora.ue.plan import draw_arrivals, lasting
         from edgora.ue.waves import PlanService
     except ImportError as error:
         missing_extra("fleet", "solve", error)
@@ -266,6 +271,10 @@ def fleet(
 
     async def run() -> bool:
         plan = load(scenario, settings or [])
+        ues = plan.fleet
+        if rate is not None or minutes is not None:
+            per_minute = 60 * ues.rate_per_s if rate is None else rate
+            ues = lasting(ues, per_minute, ues.tasks / per_minute if minutes is None and per_minute else minutes or 0)
         urls = dict(enumerate(node or [f"http://127.0.0.1:81{i}0" for i in range(4)]))
         async with AsyncClient(list(urls.values()), genesis_id=genesis_id, inside=inside) as visitor:
 
@@ -276,10 +285,10 @@ def fleet(
                 return {s.id: (s.position_m[0], s.position_m[1]) if s.position_m else (0.0, 0.0) for s in listed}
 
             found = await _until(places)
-        arrivals = draw_arrivals(plan.fleet, plan.plan, plan.seed)
+        arrivals = draw_arrivals(ues, plan.plan, plan.seed)
         outcome = await run_fleet(
-            plan.fleet, arrivals, plan.seed, urls, found, genesis_id=genesis_id, inside=inside, on_change=told,
-            planner=PlanService(allocator),
+            ues, arrivals, plan.seed, urls, found, genesis_id=genesis_id, inside=inside, on_change=told,
+            planner=PlanService(allocator), enough=None if minutes is None else until_interrupted(progress.print),
         )  # fmt: skip
         ended = sum(r.state in {"SETTLED", "REFUNDED"} for r in outcome.records)
         if as_json:
@@ -365,7 +374,7 @@ def status(
 def up(
     folder: Folder = Path("run"), scenario: ScenarioFile = None, settings: Settings = None,
 ) -> None:  # fmt: skip
-    """Run the platform as processes on 127.0.0.1 until Ctrl-C: anvil, four nodes, allocators (with Redis if found)."""
+    """Run the platform as processes on 127.0.0.1 until Ctrl-C: anvil, four nodes, board, allocators (with Redis if found)."""
     try:
         from edgora.lab.processes import run_platform
     except ImportError as error:

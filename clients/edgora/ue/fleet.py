@@ -9,6 +9,8 @@ What is checked then is the whole of both parts. `TaskRecord.followed` says what
 """
 
 import asyncio
+import contextlib
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -26,6 +28,7 @@ from edgora.client.kernels import order_for_input
 from edgora.client.split import Halves, SplitRefused, split
 from edgora.client.trust import hex0x
 from edgora.ue.plan import Arrival, Fleet, draw_positions, nearest
+from edgora.ue.positions import tell_positions
 from edgora.ue.radio import RadioTransport, rates
 from edgora.ue.waves import Planner, Wave, Waves, Works
 from edgora.ue.work import Work, air_bits
@@ -36,7 +39,7 @@ from edgora.wire.market import ResultCode
 if TYPE_CHECKING:
     from edgora.ue.device import Device, LocalRun
 
-__all__ = ["FleetRun", "Followed", "TaskRecord", "run_fleet"]
+__all__ = ["FleetRun", "Followed", "TaskRecord", "run_fleet", "until_interrupted"]
 
 T = TypeVar("T")
 _DOOMED_PATIENCE_MS = 4_000
@@ -128,10 +131,12 @@ async def run_fleet(
     on_change: Callable[[TaskRecord], None] | None = None,
     wallets: Sequence[Wallet] | None = None,
     planner: Planner | None = None,
+    enough: asyncio.Event | None = None,
 ) -> FleetRun:
     """Play the arrivals. urls and places: of each server by id. Returns when every task has ended or given up.
 
-    planner: who makes the plans of `fleet.allocation`; Refused if there is a policy and nobody to ask.
+    planner: who makes the plans of `fleet.allocation`; Refused if there is a policy and nobody to ask. enough: once it
+    is set no further task arrives; those under way are seen to their end.
     """
     if fleet.allocation and planner is None:
         raise Refused(f"the fleet has the policy {fleet.allocation} and no allocator to ask", field="fleet.allocation")
@@ -158,6 +163,8 @@ async def run_fleet(
     ]
     records: list[TaskRecord] = []
     waves: Waves | None = None
+    enough = enough or asyncio.Event()
+    telling = asyncio.create_task(tell_positions([hex0x(w.address) for w in keys[: fleet.ues]], positions, urls))
     start = time.monotonic()
     try:
         await asyncio.gather(*(ue.client.fund(fleet.deposit_gwei * 10**9) for ue in ues))
@@ -170,7 +177,11 @@ async def run_fleet(
         start = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number, arrival in enumerate(arrivals):
-                await asyncio.sleep(max(0.0, arrival.at_ms / 1000 - (time.monotonic() - start)))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, arrival.at_ms / 1000 - (time.monotonic() - start))):
+                        await enough.wait()
+                if enough.is_set():
+                    break
                 if waves is not None:
                     waves.arrived(number)
                 record = TaskRecord(
@@ -181,6 +192,8 @@ async def run_fleet(
                 share = None if waves is None else waves.share(arrival.ue)
                 group.create_task(ues[arrival.ue].play(fleet, arrival, record, share, on_change or (lambda _: None)))
     finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
         if waves is not None:
             await waves.end()
         for ue in ues:
@@ -189,6 +202,21 @@ async def run_fleet(
         records=records, addresses=[hex0x(w.address) for w in keys], rates_bits_s=links, positions_m=positions,
         wall_ms=int(1000 * (time.monotonic() - start)), waves=[] if waves is None else waves.made,
     )  # fmt: skip
+
+
+def until_interrupted(say: Callable[[str], None]) -> asyncio.Event:
+    """Set at the first SIGINT or SIGTERM; the second one acts as usual."""
+    enough, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def ask_to_end() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        say("no further tasks; those under way are seen to their end; again stops at once")
+        enough.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask_to_end)
+    return enough
 
 
 def _devices(fleet: Fleet) -> "list[Device]":

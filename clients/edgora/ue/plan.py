@@ -9,7 +9,9 @@ import msgspec
 
 from edgora.wire.errors import Refused
 
-__all__ = ["Arrival", "Fate", "Fleet", "Planning", "Refunds", "draw_arrivals", "draw_positions", "nearest"]
+__all__ = [
+    "Arrival", "Fate", "Fleet", "Planning", "Refunds", "draw_arrivals", "draw_positions", "lasting", "nearest",
+]  # fmt: skip
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0)]
@@ -17,6 +19,9 @@ Watts = Annotated[float, msgspec.Meta(gt=0)]
 Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Fate = Literal["settle", "cancel", "expire"]
 
+MOST_PER_MINUTE = 600
+MOST_MINUTES = 1_440
+"""A day: a fleet ends by itself."""
 _MIX = {"sobel": 2.0, "blur": 1.0, "hashpuzzle": 2.0, "matmul": 2.0, "nftcheck": 1.0}
 
 
@@ -70,6 +75,16 @@ class Fleet(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
     """`tcr:SOLVER` or `dpe:SOLVER`: who serves each UE, with which split, band, powers and clocks. Empty: the nearest
     server, the band shared evenly, everything offloaded, at the servers' advertised speeds."""
     planning: Planning = Planning()
+
+
+def lasting(fleet: Fleet, per_minute: float, minutes: float) -> Fleet:
+    """The same UEs with tasks for so long, at this mean rate: a platform that people watch needs something to do."""
+    if not (math.isfinite(per_minute) and 0 < per_minute <= MOST_PER_MINUTE):
+        raise Refused(f"{per_minute} tasks a minute is not within (0, {MOST_PER_MINUTE}]", field="rate")
+    if not (math.isfinite(minutes) and 0 < minutes <= MOST_MINUTES):
+        raise Refused(f"{minutes} minutes is not within (0, {MOST_MINUTES}]", field="minutes")
+    tasks = max(1, round(per_minute * minutes))
+    return msgspec.structs.replace(fleet, tasks=tasks, rate_per_s=per_minute / 60)
 
 
 class Refunds(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

@@ -277,7 +277,8 @@ def start_anvil(
             command += ["--timestamp", str(timestamp_s)]
         if state is not None:
             command += ["--state", str(state), "--state-interval", "1"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        # A session of its own: Ctrl-C reaches us alone, and the chain ends after those who need it.
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
         anvil = Anvil(process, f"http://127.0.0.1:{listen}")
         end = time.monotonic() + timeout_s
         while process.poll() is None and time.monotonic() < end:

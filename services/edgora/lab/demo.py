@@ -18,11 +18,11 @@ from edgora.client import AsyncClient
 from edgora.lab.cluster import Cluster
 from edgora.lab.report import Report, report_run
 from edgora.lab.scenario import Scenario, load
-from edgora.ue.fleet import FleetRun, TaskRecord, run_fleet
-from edgora.ue.plan import draw_arrivals
+from edgora.ue.fleet import FleetRun, TaskRecord, run_fleet, until_interrupted
+from edgora.ue.plan import MOST_MINUTES, draw_arrivals, lasting
 from edgora.wire.errors import Unavailable
 
-__all__ = ["DEMO_SETTINGS", "run_demo", "run_scenario", "wait_live"]
+__all__ = ["DEMO_SETTINGS", "run_demo", "run_scenario", "run_serving", "serve", "wait_live"]
 
 DEMO_SETTINGS = (
     "name=demo", "market.batch_ms=3000", "market.audit_max_ms=5000", "market.margin_ms=20000", "market.proposal_ms=500",
@@ -31,6 +31,8 @@ DEMO_SETTINGS = (
 """Quicker batches and audits than a consortium would agree on, so that a demo sees them happen, and time for proposals
 to be ordered by four nodes that share one interpreter."""
 _LIVE_S = 120.0
+SERVED_PER_MINUTE = 30.0
+"""Tasks while people watch: enough to see, and a laptop stays quiet."""
 
 
 class _Board:
@@ -118,3 +120,40 @@ def run_demo(scenario: Path | None, settings: Sequence[str], keep: Path | None, 
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     return asyncio.run(run_scenario(plan, keep, progress))
+
+
+async def serve(scenario: Scenario, keep: Path | None, progress: Console, per_minute: float) -> FleetRun:
+    """The embedded platform with its page and a task now and then, until Ctrl-C."""
+    began = time.monotonic()
+    fleet = lasting(scenario.fleet, per_minute, MOST_MINUTES)
+    async with Cluster(scenario, keep, scenario.ports.board) as cluster:
+        await wait_live(list(cluster.urls.values()))
+        progress.print(
+            f"{len(cluster.nodes)} nodes live on {cluster.chain.kind} after {time.monotonic() - began:.1f} s"
+        )
+        for index, url in cluster.urls.items():
+            progress.print(f"node {index}: {url}  (API: {url}/openapi.json)", highlight=False)
+        progress.print(f"board: {cluster.board_url}; Ctrl-C ends it", highlight=False)
+
+        def told(record: TaskRecord) -> None:
+            if record.done and record.error is not None:
+                progress.print(f"task {record.number}: {record.error}", markup=False, highlight=False)
+
+        enough = until_interrupted(progress.print)
+        run = await run_fleet(
+            fleet, draw_arrivals(fleet, scenario.plan, scenario.seed), scenario.seed, cluster.urls, cluster.places,
+            genesis_id="0x" + cluster.running_ground.genesis.id.hex(), on_change=told, planner=cluster.planner,
+            enough=enough,
+        )  # fmt: skip
+        await enough.wait()
+        return run
+
+
+def run_serving(
+    scenario: Path | None, settings: Sequence[str], keep: Path | None, progress: Console, per_minute: float
+) -> FleetRun:
+    """`edgora demo --serve`: the demo's city, kept open."""
+    plan = load(scenario, settings if scenario is not None else [*DEMO_SETTINGS, *settings])
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    return asyncio.run(serve(plan, keep, progress, per_minute))

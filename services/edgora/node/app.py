@@ -54,6 +54,7 @@ from edgora.node.gateway import Gateway
 from edgora.node.lanes import Lanes
 from edgora.node.ledger_reads import LedgerReads
 from edgora.node.peers import Peers
+from edgora.node.positions import Positions
 from edgora.node.queries import Queries
 from edgora.node.records import NodeKeys
 from edgora.node.service import Parts, Service
@@ -160,7 +161,8 @@ class ApiNode:
         self.app: FastAPI = build_app(NodeApi(
             service=service, queries=queries, ledger=reads, gateway=gateway, streams=self._streams, clock=clock,
             settings=settings, version=VERSION, development=development and keys.faucet is not None,
-            txs=Buckets(limits.tx_per_s, limits.tx_burst, time.monotonic, "transactions"), faucet=self._faucet.give,
+            txs=Buckets(limits.tx_per_s, limits.tx_burst, time.monotonic, "transactions"),
+            positions=Positions(), faucet=self._faucet.give,
             status=self._standing.status, ready=self._standing.ready, metrics=self._exposition,
         ))  # fmt: skip
         self.failed: asyncio.Future[None] | None = None

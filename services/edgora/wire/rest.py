@@ -43,6 +43,8 @@ them in the SDK, so one definition serves both ends. Conventions of the JSON:
     GET    /v1/checkpoints                CheckpointList
     GET    /v1/status                     Status
     GET    /v1/events                     text/event-stream of Event; Last-Event-ID or ?after resumes
+    GET    /v1/positions                  PositionList (of UEs; empty but on development chains)
+    PUT    /v1/dev/positions              PositionReport -> PositionList (development chains only)
     POST   /v1/dev/faucet                 FaucetOrder -> FaucetReceipt (development chains only)
     GET    /healthz /readyz               Health; /metrics is Prometheus text, /openapi.json this contract
 """
@@ -77,6 +79,7 @@ from edgora.wire.rest_ledger import (
     ViewStep,
     Voter,
 )
+from edgora.wire.rest_places import Position, PositionList, PositionReport
 from edgora.wire.rest_shapes import (
     STRICT,
     U32,
@@ -103,7 +106,8 @@ __all__ = [
     "BlockSummary", "CancelOrder", "Checkpoint", "CheckpointList", "Choice", "ConsensusParams", "EpochInfo", "Event", "EvidenceItem", "EvidenceList",
     "FaucetOrder", "FaucetReceipt", "Header", "HeaderList", "Health", "HeldEvidence", "Hex", "Hex20", "Hex32", "Hex65", "Info",
     "InputUpload", "JweEnvelope", "JweRecipient", "JweRecipientHeader", "KeyDocument", "Lane", "LedgerLevel", "Limits",
-    "MarketParams", "Module", "OfferBody", "Pair", "Problem", "Proof", "Proposal", "ReasonBody", "Receipt",
+    "MarketParams", "Module", "OfferBody", "Pair", "Position", "PositionList", "PositionReport", "Problem", "Proof",
+    "Proposal", "ReasonBody", "Receipt",
     "Reputation", "Result", "SealedResult", "Server", "ServerList", "SkippedRound", "StateValue", "Status",
     "StoredInput", "Task", "TaskAccepted", "TaskPage", "TaskProofs", "TaskStateName", "TaskSubmission", "Tx",
     "TxOrder", "TxOrders", "TxOutcome", "TxOutcomes", "TxStatus", "ViewHistory", "ViewStep", "Voter", "Voucher",

@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Query, Request
 from edgora.node.api.edge import Buckets
 from edgora.node.gateway import Gateway
 from edgora.node.ledger_reads import LedgerReads
+from edgora.node.positions import Positions
 from edgora.node.queries import MAX_PAGE, PAGE, Queries
 from edgora.node.service import Service
 from edgora.node.settings import NodeSettings
@@ -32,6 +33,7 @@ class NodeApi:
     development: bool
     txs: Buckets
     """Transactions, by source and by sender."""
+    positions: Positions
     faucet: Callable[[rest.FaucetOrder], Awaitable[rest.FaucetReceipt]]
     status: Callable[[], Awaitable[rest.Status]]
     ready: Callable[[], Awaitable[rest.Health]]

@@ -1,4 +1,4 @@
-"""Health, readiness, metrics, and the development faucet."""
+"""Health, readiness, metrics, and what is for development only: the faucet and the UEs' positions."""
 
 from fastapi import APIRouter, Response
 
@@ -33,6 +33,20 @@ async def readyz(node: Node, response: Response) -> rest.Health:
 async def metrics(node: Node) -> Response:
     """Prometheus text format."""
     return Response(await node.metrics(), headers={"Content-Type": METRICS})
+
+
+@router.get("/v1/positions")
+async def list_positions(node: Node) -> rest.PositionList:
+    """Where UEs stand, as a fleet told this node; the ledger does not know."""
+    return node.positions.list()
+
+
+@router.put("/v1/dev/positions", responses=errors(404, 413))
+async def tell_positions(report: rest.PositionReport, node: Node) -> rest.PositionList:
+    """Tell where UEs stand, for maps. On development chains only."""
+    if not node.development:
+        raise NotFound("this is no development chain", fix="nothing needs positions of UEs: leave them out")
+    return node.positions.tell(report)
 
 
 @router.post("/v1/dev/faucet", responses=errors(404, 413, 504))
