@@ -28,7 +28,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 NODES = range(4)
 ONE_SHOTS = ("genesis", "deployer")
-SERVICES = ("chain", "redis", "node0", "node1", "node2", "node3", "allocator")
+SERVICES = ("chain", "redis", "node0", "node1", "node2", "node3", "allocator", "board")
 VOLUMES = ("genesis", "deployer", "chain", "node0", "node1", "node2", "node3")
 _POLL_S = 0.5
 
@@ -70,10 +70,10 @@ class Stack:
     def __init__(self) -> None:
         self.project = f"edgora-e2e-{os.getpid()}-{secrets.token_hex(3)}"
         self.ports = [free_port() for _ in NODES]
-        self.chain_port = free_port()
+        self.chain_port, self.board_port = free_port(), free_port()
         self.env = {
             **os.environ, **{f"EDGORA_NODE{i}_PORT": str(port) for i, port in enumerate(self.ports)},
-            "EDGORA_CHAIN_PORT": str(self.chain_port),
+            "EDGORA_CHAIN_PORT": str(self.chain_port), "EDGORA_BOARD_PORT": str(self.board_port),
         }  # fmt: skip
         self.urls = [f"http://127.0.0.1:{port}" for port in self.ports]
         self.chain_url = f"http://127.0.0.1:{self.chain_port}"

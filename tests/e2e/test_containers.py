@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
+import httpx2
 import pytest
 import wasmtime
 
@@ -87,7 +88,9 @@ def test_every_container_is_hardened(stack: Stack) -> None:
                 assert binding["HostIp"] == "127.0.0.1", (service, port)
                 published[service, port] = int(binding["HostPort"])
     expected = {(f"node{i}", "8000/tcp"): port for i, port in enumerate(stack.ports)}
-    assert published == {**expected, ("chain", "8545/tcp"): stack.chain_port}
+    assert published == {
+        **expected, ("chain", "8545/tcp"): stack.chain_port, ("board", "8080/tcp"): stack.board_port,
+    }  # fmt: skip
 
 
 def test_the_kernel_agrees_that_nobody_is_root(stack: Stack) -> None:
@@ -108,7 +111,7 @@ def test_a_node_mounts_its_own_secrets_only(stack: Stack) -> None:
         mounts = stack.inspect(f"node{i}")["Mounts"]
         assert {mount["Name"] for mount in mounts if mount["Type"] == "volume"} == own[i]
         assert not any(mount["RW"] for mount in mounts if mount.get("Name") not in {f"{stack.project}_node{i}"})
-    for service in ("allocator", "fleet", "redis", "chain"):
+    for service in ("allocator", "fleet", "redis", "chain", "board"):
         names = {mount.get("Name", "") for mount in stack.inspect(service)["Mounts"]}
         assert not any("node" in name or "deployer" in name for name in names), service
     modes = stack.compose("exec", "--no-TTY", "node1", "stat", "--format", "%a %u", "/node/signer.key", "/node")
@@ -132,6 +135,25 @@ def test_an_image_holds_what_it_needs(stack: Stack, image: str, present: list[st
 
 async def test_a_photo_is_computed_and_paid(stack: Stack) -> None:
     await settles(stack)
+
+
+async def test_the_board_names_the_nodes_as_this_host_reaches_them_and_they_answer_its_page(stack: Stack) -> None:
+    origin = f"http://127.0.0.1:{stack.board_port}"
+    async with httpx2.AsyncClient(timeout=10) as browser:
+
+        async def learned() -> bool:
+            told = (await browser.get(f"{origin}/board.json")).json()
+            return [node["url"] for node in told["nodes"]] == stack.urls
+
+        await until("the board has learned the nodes' public URLs", learned)
+        page = await browser.get(origin)
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert " ".join(("connect-src 'self'", *stack.urls)) in page.headers["content-security-policy"]
+        for url in stack.urls:
+            answer = await browser.get(f"{url}/v1/info", headers={"Origin": origin})
+            assert answer.headers["access-control-allow-origin"] == origin
+            other = await browser.get(f"{url}/v1/info", headers={"Origin": "http://127.0.0.1:1"})
+            assert "access-control-allow-origin" not in other.headers
 
 
 async def test_the_fleet_ends_its_tasks(stack: Stack) -> None:

@@ -248,8 +248,8 @@ def fleet(
     genesis_id: Annotated[str | None, typer.Option("--genesis-id", help="Consortium to insist on.")] = None,
     inside: Annotated[bool, typer.Option("--inside", help="We run in the deployment's own network.")] = False,
     allocator: Annotated[str, typer.Option(help="Base URL of an allocator, for a scenario with fleet.allocation.")] = "http://127.0.0.1:8190",
-    rate: Annotated[float | None, typer.Option("--rate", help="Tasks a minute, up to 600. Default: the scenario's.")] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Keep going for so long, up to 1440; Ctrl-C ends it early and lets tasks under way end.")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", envvar="EDGORA_FLEET_RATE", help="Tasks a minute, up to 600. Default: the scenario's.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", envvar="EDGORA_FLEET_MINUTES", help="Keep going for so long, up to 1440; Ctrl-C ends it early and lets tasks under way end.")] = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Load a running platform with the scenario's UEs; exit 1 if a task ended neither settled nor refunded."""
