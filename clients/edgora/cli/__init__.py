@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from edgora.cli import allocate, board, faults, laboratory, learning, operations, sim, tasks, top
+from edgora.cli import allocate, board, faults, jobs, laboratory, learning, operations, sim, tasks, top
 from edgora.cli.output import progress
 
 __all__ = ["app", "main"]
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (tasks, laboratory, operations, board, faults, top, allocate, learning, sim):
+for room in (tasks, laboratory, operations, board, faults, top, allocate, learning, jobs, sim):
     room.app_commands(app)
 
 

@@ -23,7 +23,7 @@ from edgora.wire.errors import EdgoraError, Refused
 if TYPE_CHECKING:
     from edgora.allocator.learn import Progress
 
-__all__ = ["app_commands"]
+__all__ = ["app_commands", "seed_range"]
 
 _PROGRESS_S = 0.5
 """Least seconds between two lines of progress."""
@@ -86,7 +86,7 @@ def evaluate(
         sys.path.insert(0, "")  # a user's policy is found from the working directory
     try:
         found = registry.evaluate(
-            problem, policy, _range(seeds), settings=settings_of(settings), trace=trace, note=_reporter()
+            problem, policy, seed_range(seeds), settings=settings_of(settings), trace=trace, note=_reporter()
         )
     except EdgoraError as error:
         fail(error, as_json=as_json)
@@ -106,7 +106,7 @@ def evaluate(
         typer.echo(f"trace written to {found.trace}")
 
 
-def _range(text: str) -> range:
+def seed_range(text: str) -> range:
     """`A..B` with both ends, or one seed."""
     match = re.fullmatch(r"(\d{1,18})(?:\.\.(\d{1,18}))?", text)
     if match is None:

@@ -161,7 +161,7 @@ def run_platform(folder: Path, scenario_file: Path | None, settings: Sequence[st
         children = [c for plan in plans for c in node_children(plan)]
         if redis_url is not None:
             ports = [free_port() for _ in ground.nodes]
-            children += allocator_children(scenario, redis_url, ports)
+            children += allocator_children(scenario, redis_url, ports, jobs=folder / "jobs")
             progress.print(f"allocator: http://127.0.0.1:{ports[0]} (edgora fleet --allocator)", highlight=False)
         else:
             progress.print(

@@ -108,15 +108,19 @@ def node_children(plan: NodePlan) -> list[Child]:
 
 
 def allocator_children(
-    scenario: Scenario, redis_url: str, ports: Sequence[int], host: str = "127.0.0.1"
+    scenario: Scenario, redis_url: str, ports: Sequence[int], host: str = "127.0.0.1", jobs: Path | None = None
 ) -> list[Child]:
-    """One allocator a node, with the policy that the scenario gives it. Each of them makes plans for UEs, too."""
+    """One allocator a node, with the policy that the scenario gives it. Each of them makes plans for UEs, too.
+
+    The first one takes jobs where it is given a folder for them.
+    """
     params = scenario.market_params()
+    first = () if jobs is None else ("--jobs", str(jobs))
     return [
         Child(f"allocator{i}", "edgora.allocator.allocd", (
             "--redis", redis_url, "--node", str(i), "--policy", scenario.server(i).policy, "--solve-ms", str(params.solve_ms),
             "--floor-bps", str(params.floor_bps), "--seed", str(scenario.seed), "--port", str(ports[i]),
-            "--host", host, "--allocation", scenario.fleet.allocation,
+            "--host", host, "--allocation", scenario.fleet.allocation, *(first if i == 0 else ()),
         ))
         for i in range(scenario.consortium.nodes)
     ]  # fmt: skip

@@ -8,6 +8,7 @@ wrong at any moment, and the market falls back to its built-in greedy with a rea
     child     the child process's side
     planner   plans of the UEs' resources (tcr, dpe), and each server's shares of them on the bus
     plan_child  the process that solves one
+    jobs      long runs: queue, processes, records and events on disk (jobs_files, jobs_folder, jobs_child, jobs_routes)
     app       health, readiness, status, metrics and plans over HTTP
     __main__  `python -m edgora.allocator.allocd`
 """

@@ -5,6 +5,7 @@ GET /readyz    200 if the policy's process is up and the bus is reached, else 50
 GET /status    counts and the last round, as JSON
 GET /metrics   the same for Prometheus
 POST /plan     a plan of the UEs' resources (plan_files.PlanRequest -> RadioPlan), told to the servers as it is answered
+/jobs          long runs, where the service was given a folder for them (jobs_routes)
 """
 
 from collections.abc import Callable
@@ -13,11 +14,13 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from edgora.allocator.allocd.jobs import Jobs
+from edgora.allocator.allocd.jobs_routes import install_problems, jobs_router
 from edgora.allocator.allocd.planner import Planner
 from edgora.allocator.allocd.worker import WorkerStatus
 from edgora.allocator.plan_files import read_request
 from edgora.ports.bus import Answer, Proposed
-from edgora.wire.errors import EdgoraError, TooLarge, TooMany
+from edgora.wire.errors import TooLarge
 
 __all__ = ["MAX_REQUEST_OCTETS", "Metrics", "create_app"]
 
@@ -64,16 +67,14 @@ async def _bounded(request: Request) -> bytes:
     return body
 
 
-def _problem(error: EdgoraError) -> Response:
-    """problem+json, as the nodes answer (RFC 9457)."""
-    document = {"status": error.status, "code": error.code, "detail": error.detail, "field": error.field}
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooMany) else {}
-    return Response(msgspec.json.encode(document), error.status, headers, "application/problem+json")
-
-
-def create_app(status: Callable[[], WorkerStatus], metrics: Metrics, planner: Planner) -> FastAPI:
-    """The routes over one worker's status and the planner beside it."""
+def create_app(
+    status: Callable[[], WorkerStatus], metrics: Metrics, planner: Planner, jobs: Jobs | None = None
+) -> FastAPI:
+    """The routes over one worker's status, the planner beside it, and the jobs of its folder."""
     app = FastAPI(title="Edgora allocator", docs_url=None, redoc_url=None)
+    install_problems(app)
+    if jobs is not None:
+        app.include_router(jobs_router(jobs))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -109,10 +110,7 @@ def create_app(status: Callable[[], WorkerStatus], metrics: Metrics, planner: Pl
 
     @app.post("/plan")
     async def plan(request: Request) -> Response:
-        try:
-            made = await planner.plan(read_request(await _bounded(request)))
-        except EdgoraError as error:
-            return _problem(error)
+        made = await planner.plan(read_request(await _bounded(request)))
         return Response(msgspec.json.encode(made), media_type="application/json")
 
     return app

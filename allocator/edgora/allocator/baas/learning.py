@@ -17,8 +17,8 @@ from edgora.allocator.baas import evaluate as evaluation
 from edgora.allocator.baas.instance import of_slots
 from edgora.allocator.baas.learned import load_policy
 from edgora.allocator.baas.model import Choice, Slots
+from edgora.allocator.baas.params import Params, split
 from edgora.allocator.baas.params import read as read_params
-from edgora.allocator.baas.params import split
 from edgora.allocator.baas.policies import SOLVERS, Policy
 from edgora.allocator.baas.solution import plan
 from edgora.allocator.files import number, read_settings
@@ -79,15 +79,7 @@ class BaasLearning:
         self, policy: str | Proposer, seeds: range, settings: Mapping[str, object], trace: Path | None, note: Note
     ) -> Evaluation:
         began = time.process_time()
-        mine, theirs = split(settings)
-        params = read_params(mine, "baas evaluate")
-        asked = read_settings(theirs, EvaluateSettings, "baas evaluate")
-        slots = asked.slots or params.horizon
-        if not len(seeds) or seeds.start < 0:
-            raise Refused(
-                f"seeds are {seeds.start}..{seeds.stop - 1}: must be a range of integers >= 0", field="--seeds"
-            )
-        name, player = _player(policy, asked.policy_seed)
+        params, slots, name, player = _evaluation(policy, seeds, settings)
         total, said = len(seeds) * slots, time.monotonic()
 
         def progress(done: int) -> None:
@@ -110,6 +102,22 @@ class BaasLearning:
             decision_ms=rollout.decision_ms, cpu_s=round(time.process_time() - began, 3),
             trace=None if trace is None else str(trace),
         )  # fmt: skip
+
+    def check_evaluation(self, policy: str | Proposer, seeds: range, settings: Mapping[str, object]) -> None:
+        _evaluation(policy, seeds, settings)
+
+
+def _evaluation(
+    policy: str | Proposer, seeds: range, settings: Mapping[str, object]
+) -> tuple[Params, int, str, Policy]:
+    """Params, slots of each seed, the policy's name, the policy."""
+    mine, theirs = split(settings)
+    params = read_params(mine, "baas evaluate")
+    asked = read_settings(theirs, EvaluateSettings, "baas evaluate")
+    if not len(seeds) or seeds.start < 0:
+        raise Refused(f"seeds are {seeds.start}..{seeds.stop - 1}: must be a range of integers >= 0", field="--seeds")
+    name, player = _player(policy, asked.policy_seed)
+    return params, asked.slots or params.horizon, name, player
 
 
 class _Foreign:

@@ -143,3 +143,7 @@ class Learning(Protocol):
         `trace` is where the slots are written as the spec's trace. Raises NotFound, Refused.
         """
         ...
+
+    def check_evaluation(self, policy: str | Proposer, seeds: range, settings: Mapping[str, object]) -> None:
+        """Raise what `evaluate` would raise for its arguments, without playing a slot."""
+        ...

@@ -84,11 +84,7 @@ class PrivacyLearning:
         self, policy: str | Proposer, seeds: range, settings: Mapping[str, object], trace: Path | None, note: Note
     ) -> Evaluation:
         began = time.process_time()
-        if len(seeds) == 0:
-            raise Refused("seeds: at least one is needed", field="seeds")
-        about_instance, options = _split(dict(settings), _Evaluated, "privacy evaluation")
-        about = read_settings(options, _Evaluated, "privacy evaluation") if options else _Evaluated()
-        instance = draw(seeds[0], about_instance)
+        instance, about, about_instance = _evaluation(seeds, settings)
         slots = instance.slots if "slots" in about_instance else evaluation.SLOTS
         name, chosen = _named(policy, instance)
         copies = about.copies or copies_of(instance)
@@ -130,6 +126,20 @@ class PrivacyLearning:
             scale=scale, decision_ms=_decision_ms(chosen, instance), cpu_s=round(time.process_time() - began, 3),
             trace=None if trace is None else str(trace),
         )  # fmt: skip
+
+    def check_evaluation(self, policy: str | Proposer, seeds: range, settings: Mapping[str, object]) -> None:
+        instance, _, _ = _evaluation(seeds, settings)
+        if not isinstance(policy, str) or policy not in SOLVERS:  # a learner may learn first; that is the evaluation's
+            _named(policy, instance)
+
+
+def _evaluation(seeds: range, settings: Mapping[str, object]) -> tuple[Instance, _Evaluated, dict[str, object]]:
+    """The instance, the evaluation's own settings, and those that the instance was drawn with."""
+    if len(seeds) == 0:
+        raise Refused("seeds: at least one is needed", field="seeds")
+    about_instance, options = _split(dict(settings), _Evaluated, "privacy evaluation")
+    about = read_settings(options, _Evaluated, "privacy evaluation") if options else _Evaluated()
+    return draw(seeds[0], about_instance), about, about_instance
 
 
 def kind_of(learner: Learner) -> msgspec.Struct:
