@@ -74,7 +74,8 @@ export function table(caption, headings, rows, attrs) {
       body));
 }
 
-function tableRow(heads, row) {
+// One row of such a table.
+export function tableRow(heads, row) {
   return h("tr", {}, row.map((entry, column) => {
     const whole = entry !== null && typeof entry === "object" && !(entry instanceof Node) && !Array.isArray(entry);
     const { cell, ...attrs } = whole ? entry : { cell: entry };

@@ -4,6 +4,8 @@
 //   const plot = bars({ title, xLabel, yLabel, names: [...], series: [{ name, values: [...] }], csv, unit, empty });
 //   root.append(plot.element); plot.update({ series });
 //
+// `time`: x are instants in ms. `zero: false`: the y axis need not begin at 0. `step`: a value stands until the next one.
+//
 // Rule 1: a series is told by dash and marker, or by its hatching, as well as by its colour.
 // Rule 2: what the pointer shows the keyboard shows: the drawing is a slider over the x values, whose value text names
 //   every series there. The same figures stand in a table and in a CSV file.
@@ -159,6 +161,7 @@ class LinePlot extends Plot {
       }
     });
     this.slots = [...slots].sort(([a], [b]) => a - b);
+    if (this.spec.step) this.slots.forEach(([, values], at) => this.spec.series.forEach((_, index) => { values[index] ??= at ? this.slots[at - 1][1][index] : undefined; }));
   }
 
   count() { return this.slots.length; }
@@ -185,7 +188,8 @@ class LinePlot extends Plot {
   stroke(points, index) {
     const style = index % STYLES;
     const places = points.map(([px, py]) => `${this.x(px).toFixed(1)} ${this.y(py).toFixed(1)}`);
-    const line = svg("path", { d: places.length ? `M${places.join("L")}` : "", class: `plot-line series-${style}`, "stroke-dasharray": DASHES[style] });
+    const stepped = () => places.slice(1).map((place) => `H${place.replace(" ", "V")}`).join("");
+    const line = svg("path", { d: !places.length ? "" : this.spec.step ? `M${places[0]}${stepped()}` : `M${places.join("L")}`, class: `plot-line series-${style}`, "stroke-dasharray": DASHES[style] });
     const every = Math.ceil(points.length / MARKERS);
     const marked = places.filter((_, at) => (points.length - 1 - at) % every === 0);
     this.picture.append(line, ...marked.map((place) => svg("path", { d: SHAPES[style], transform: `translate(${place.replace(" ", ",")})`, class: `plot-mark series-${style}` })));

@@ -19,13 +19,13 @@ export function nodeNames(indexes) {
 
 // What is wrong with consensus, by one node's status: a sentence, or null if nothing is.
 export function quorumTrouble(status, now) {
-  if (status === null || !WAITS.has(status.waiting) || now - status.waiting_since_ms < WORTH_SAYING_MS) return null;
+  if (status === null || !WAITS.has(status.waiting) || status.waiting_since_ms < WORTH_SAYING_MS) return null;
   if (status.alarm) return `voting has stopped for good: ${status.alarm}`;
   const silent = status.voters.filter((voter) => !voter.connected && voter.index !== status.server);
-  const since = clock(status.waiting_since_ms);
+  const since = clock(now - status.waiting_since_ms); // both it and last_heard_ms are durations
   if (!silent.length) return `consensus waits since ${since}: ${status.sentence.replace(/; since \d+ ms$/, "")}`;
   const heard = silent.map((voter) => voter.last_heard_ms).filter((at) => at !== null);
-  const from = heard.length ? `, last heard at ${clock(Math.max(...heard))}` : "";
+  const from = heard.length ? `, last heard at ${clock(now - Math.min(...heard))}` : "";
   const votes = `${status.quorum} of ${status.voters.length} votes are needed`;
   return `${votes}; ${nodeNames(silent.map((voter) => voter.index))} ${silent.length === 1 ? "is" : "are"} silent${from}; waiting since ${since}`;
 }
@@ -59,7 +59,7 @@ export function connectionBanner(platform, mark, banner) {
     paint();
   });
   platform.on("status", (statuses) => {
-    trouble = quorumTrouble(statuses.get(platform.node.index).status, platform.now());
+    trouble = quorumTrouble(statuses.get(platform.node.index).status, Date.now());
     paint();
   });
   paint();
