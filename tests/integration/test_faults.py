@@ -23,7 +23,7 @@ HEADER = {"X-Edgora-Board": "1"}
 
 @pytest.fixture(scope="module")
 def breakable() -> Iterator[Embedded]:
-    with Embedded("faults.allowed=true", "market.audit_bps=10000", board=0) as running:
+    with Embedded("faults.allowed=true", "market.audit_bps=10000", "market.proposal_ms=1500", board=0) as running:
         yield running
 
 

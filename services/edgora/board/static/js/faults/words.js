@@ -69,6 +69,7 @@ export function noticed(event) {
   const { data } = event;
   switch (event.type) {
     case "ProposalRefused":
+      if (data.reason.code === "DUPLICATE_PLAN") return null; // two honest servers may think alike
       return { text: `round ${data.round}: the plan "${data.policy}" of node ${data.server} was refused: ${data.reason.sentence}` };
     case "Verdict":
       if (!data.against.length) return null;

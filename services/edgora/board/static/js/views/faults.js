@@ -180,7 +180,7 @@ class FaultView {
     const here = this.platform.statuses.get(this.platform.node.index);
     const status = here.status ?? this.#best();
     if (!status) say(this.sentence, "No node answers: nothing can be said, and nothing can be ordered.");
-    else say(this.sentence, `${status.sentence} (as node ${status.own_index ?? this.platform.node.index} sees it, view ${status.view})`);
+    else say(this.sentence, `${steady(status.sentence)} (as node ${status.own_index ?? this.platform.node.index} sees it, view ${status.view})`);
     const best = this.#best();
     if (best) {
       if (this.viewSeen !== null && best.view > this.viewSeen) {
@@ -256,9 +256,8 @@ class NodeCard {
     const { kill, pause, cut, lie, heal } = this.#buttons;
     this.element = h("article", { class: "panel fault-card", "data-node": index, "aria-labelledby": `fault-node-${index}` },
       h("h3", { id: `fault-node-${index}` }, `Node ${index} `, this.role), this.tag, this.since, this.rest,
-      h("div", { class: "fault-buttons" }, kill, pause, cut),
-      h("div", { class: "fault-buttons" }, this.lie, lie),
-      h("div", { class: "fault-buttons" }, heal));
+      h("div", { class: "fault-buttons" }, kill, pause, cut, heal),
+      h("div", { class: "fault-buttons" }, this.lie, lie));
   }
 
   // While an act is under way; null when it is over.
@@ -293,12 +292,17 @@ class NodeCard {
   }
 }
 
+// Without the count of milliseconds of a wait that is over before it can be read.
+function steady(sentence) {
+  return sentence.replace(/; since \d{1,3} ms$/, "");
+}
+
 function restWords(known) {
   if (!known) return "Its REST is not known to this page.";
   if (known.ok === null) return "Its REST was not asked yet.";
   if (!known.ok) return `Its REST does not answer since ${clock(known.since_ms).slice(0, 8)}.`;
   if (!known.status) return `Its REST answers: ${known.error}.`;
-  return `Height ${integer(known.status.committed_height)}. ${known.status.sentence}`;
+  return `Height ${integer(known.status.committed_height)}. ${steady(known.status.sentence)}`;
 }
 
 class TaskRow {
