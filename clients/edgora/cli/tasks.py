@@ -1,7 +1,9 @@
 """Verbs of a UE: submit, quote, tasks list|show|cancel|fetch, verify."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -15,6 +17,7 @@ from edgora.client.images import Raster
 from edgora.client.kernels import from_kernel_output, order_for_kernel, order_for_module
 from edgora.client.proofs import check_document, document_of, read_document
 from edgora.client.trust import hex0x, unhex
+from edgora.telemetry.tracing import client_span, from_environment, open_tracing
 from edgora.wire import rest
 from edgora.wire.errors import EdgoraError, Refused
 from edgora.wire.kernels import names
@@ -55,7 +58,10 @@ def _home() -> Path:
     return Path(os.environ.get("EDGORA_HOME", "~/.edgora")).expanduser()
 
 
-def _client(node: list[str] | None, key: Path | None, pin: str | None, told: Callable[[Tell], None]) -> Client:
+@contextlib.contextmanager
+def _client(
+    node: list[str] | None, key: Path | None, pin: str | None, told: Callable[[Tell], None]
+) -> Iterator[Client]:
     path = key or _home() / "ue.key"
     wallet, fresh = Wallet.open(path)
     if fresh:
@@ -66,11 +72,17 @@ def _client(node: list[str] | None, key: Path | None, pin: str | None, told: Cal
     nodes = node or _DEFAULT_NODES
     pins = _Pins(_home() / "consortia.json")
     journal = Journal(path.with_suffix(".journal"))
-    client = Client(nodes, wallet, genesis_id=pin or pins.known(nodes[0]), journal=journal, on_progress=told)
-    client.connect()
-    assert client.session.pinned is not None
-    pins.keep(nodes[0], hex0x(client.session.pinned))
-    return client
+    with (
+        contextlib.closing(open_tracing("client", "cli", from_environment(os.environ))) as spans,
+        Client(
+            nodes, wallet, genesis_id=pin or pins.known(nodes[0]), journal=journal, on_progress=told,
+            on_done=partial(client_span, spans),
+        ) as client,
+    ):  # fmt: skip
+        client.connect()
+        assert client.session.pinned is not None
+        pins.keep(nodes[0], hex0x(client.session.pinned))
+        yield client
 
 
 class _Pins:

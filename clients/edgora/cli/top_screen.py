@@ -221,7 +221,7 @@ def _rounds(picture: Picture, narrow: bool) -> Iterable[RenderableType]:
             yield Text(f"{row.round} {placed} {winner} ({by}) {_worth(row)} {_bound(row)}")
             yield Text.assemble("  ", Text("; ").join(notes.split("\n")))
         else:
-            worth = "-" if row.value_wei is None else token(row.value_wei)
+            worth = "-" if row.value_wei is None else f"{int(row.value_wei) // 10**9:,} gwei"
             grid.add_row(str(row.round), placed, winner, by, worth, _worth(row), _bound(row), notes)
     if grid is not None:
         yield grid

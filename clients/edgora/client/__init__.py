@@ -13,12 +13,12 @@ from edgora.client.aio import AsyncClient
 from edgora.client.flow import Delivery, Ticket
 from edgora.client.journal import Journal, MemoryJournal
 from edgora.client.orders import Order, Quote
-from edgora.client.steps import Tell
+from edgora.client.steps import Done, Tell
 from edgora.client.sync import Client
 from edgora.client.trust import Trust, Untrusted
 from edgora.client.wallet import Wallet
 
 __all__ = [
-    "AsyncClient", "Client", "Delivery", "Journal", "MemoryJournal", "Order", "Quote", "Tell", "Ticket", "Trust",
+    "AsyncClient", "Client", "Delivery", "Done", "Journal", "MemoryJournal", "Order", "Quote", "Tell", "Ticket", "Trust",
     "Untrusted", "Wallet",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx2
 import msgspec
@@ -14,11 +14,25 @@ from edgora.client import flow, orders, session
 from edgora.client.flow import Delivery, Ticket
 from edgora.client.journal import ENDED, MemoryJournal
 from edgora.client.orders import Order, Quote
-from edgora.client.steps import Entropy, Flow, Follow, Http, Note, Now, OpenLock, Pause, Reply, Step, Tell, Unreachable
+from edgora.client.steps import (
+    Done,
+    Entropy,
+    Flow,
+    Follow,
+    Http,
+    Note,
+    Now,
+    OpenLock,
+    Pause,
+    Reply,
+    Step,
+    Tell,
+    Unreachable,
+)
 from edgora.client.trust import hex0x, unhex
 from edgora.client.wallet import Wallet
 from edgora.wire import rest
-from edgora.wire.errors import Refused, RuleRefused, Unavailable
+from edgora.wire.errors import EdgoraError, Refused, RuleRefused, Unavailable
 
 __all__ = ["AsyncClient", "node_urls"]
 
@@ -63,6 +77,10 @@ class _Stream:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class AsyncClient:
     """A UE: keys, a few nodes to ask, and the consortium that it trusts.
 
@@ -70,6 +88,7 @@ class AsyncClient:
     genesis_id: 0x-hex, insisted on; None trusts the first answer and says so through on_progress. journal: where a
     crash is survived (`client.Journal(path)`); in memory if None. open_lock: calls the contract's `open` for orders
     with lock=True. inside: whether we run in the deployment's own network.
+    on_done: hears of submissions and deliveries that are over, with their times.
     """
 
     def __init__(
@@ -83,11 +102,12 @@ class AsyncClient:
         open_lock: Callable[[OpenLock], Awaitable[None]] | None = None,
         http: httpx2.AsyncClient | None = None,
         inside: bool = False,
+        on_done: Callable[[Done], None] | None = None,
     ) -> None:
         pinned = None if genesis_id is None else unhex(genesis_id)
         self.session = session.Session(node_urls(nodes), wallet or Wallet.generate(), pinned, inside=inside)
         self.journal = journal or MemoryJournal()
-        self._progress = on_progress
+        self._progress, self._done = on_progress, on_done
         self._open_lock = open_lock
         self._http = http or httpx2.AsyncClient()
         self._owns_http = http is None
@@ -107,12 +127,22 @@ class AsyncClient:
         self, order: Order, agreed: Quote | None = None, remark: Mapping[str, str] | None = None
     ) -> Ticket:
         """Put the order on the ledger; returns when its TASK is executed with code 0. remark: for the journal."""
+        began = _wall_ms()
         async with self._signing:
-            return await self._run(flow.submit(self.session, order, agreed, remark))
+            ticket = await self._run(flow.submit(self.session, order, agreed, remark))
+        self._tell("submit", ticket.task, began)
+        return ticket
 
     async def deliver(self, ticket: Ticket, patience_ms: int = 600_000) -> Delivery:
         """Wait for the result, check its certificate and proofs, open it."""
-        return await self._run(flow.deliver(self.session, ticket, patience_ms))
+        began = _wall_ms()
+        try:
+            delivery = await self._run(flow.deliver(self.session, ticket, patience_ms))
+        except EdgoraError as error:
+            self._tell("deliver", ticket.task, began, error.detail)
+            raise
+        self._tell("deliver", ticket.task, began)
+        return delivery
 
     async def compute(self, order: Order) -> Delivery:
         """submit, then deliver."""
@@ -173,6 +203,10 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def _tell(self, verb: Literal["submit", "deliver"], task: bytes, began_ms: int, error: str | None = None) -> None:
+        if self._done is not None:
+            self._done(Done(verb, task, began_ms, _wall_ms(), error))
 
     # ---- steps ---------------------------------------------------------------------------------------------------
 

@@ -9,11 +9,12 @@ The pattern is that of httpx's auth flows.
 """
 
 from collections.abc import Generator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from edgora.wire.rest import Event
 
 __all__ = [
+    "Done",
     "Entropy",
     "Flow",
     "Follow",
@@ -29,6 +30,17 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+class Done(NamedTuple):
+    """A verb of a client is over: for whoever measures or traces. Instants are Unix ms of this machine's clock."""
+
+    verb: Literal["submit", "deliver"]
+    task: bytes
+    began_ms: int
+    ended_ms: int
+    error: str | None = None
+    """Why a delivery failed. Of a submission that failed there is no word: it may have no task yet."""
 
 
 class Http(NamedTuple):

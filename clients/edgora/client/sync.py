@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx2
 import msgspec
@@ -18,11 +18,25 @@ from edgora.client.aio import node_urls
 from edgora.client.flow import Delivery, Ticket
 from edgora.client.journal import ENDED, MemoryJournal
 from edgora.client.orders import Order, Quote
-from edgora.client.steps import Entropy, Flow, Follow, Http, Note, Now, OpenLock, Pause, Reply, Step, Tell, Unreachable
+from edgora.client.steps import (
+    Done,
+    Entropy,
+    Flow,
+    Follow,
+    Http,
+    Note,
+    Now,
+    OpenLock,
+    Pause,
+    Reply,
+    Step,
+    Tell,
+    Unreachable,
+)
 from edgora.client.trust import hex0x, unhex
 from edgora.client.wallet import Wallet
 from edgora.wire import rest
-from edgora.wire.errors import RuleRefused, Unavailable
+from edgora.wire.errors import EdgoraError, RuleRefused, Unavailable
 
 __all__ = ["Client"]
 
@@ -81,6 +95,10 @@ class _Stream:
                     self._socket.shutdown(socket.SHUT_RDWR)
 
 
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class Client:
     """A UE, blocking; the arguments are those of `AsyncClient`."""
 
@@ -95,11 +113,12 @@ class Client:
         open_lock: Callable[[OpenLock], None] | None = None,
         http: httpx2.Client | None = None,
         inside: bool = False,
+        on_done: Callable[[Done], None] | None = None,
     ) -> None:
         pinned = None if genesis_id is None else unhex(genesis_id)
         self.session = session.Session(node_urls(nodes), wallet or Wallet.generate(), pinned, inside=inside)
         self.journal = journal or MemoryJournal()
-        self._progress = on_progress
+        self._progress, self._done = on_progress, on_done
         self._open_lock = open_lock
         self._http = http or httpx2.Client()
         self._owns_http = http is None
@@ -117,12 +136,22 @@ class Client:
 
     def submit(self, order: Order, agreed: Quote | None = None, remark: Mapping[str, str] | None = None) -> Ticket:
         """Put the order on the ledger; returns when its TASK is executed with code 0. remark: for the journal."""
+        began = _wall_ms()
         with self._signing:
-            return self._run(flow.submit(self.session, order, agreed, remark))
+            ticket = self._run(flow.submit(self.session, order, agreed, remark))
+        self._tell("submit", ticket.task, began)
+        return ticket
 
     def deliver(self, ticket: Ticket, patience_ms: int = 600_000) -> Delivery:
         """Wait for the result, check its certificate and proofs, open it."""
-        return self._run(flow.deliver(self.session, ticket, patience_ms))
+        began = _wall_ms()
+        try:
+            delivery = self._run(flow.deliver(self.session, ticket, patience_ms))
+        except EdgoraError as error:
+            self._tell("deliver", ticket.task, began, error.detail)
+            raise
+        self._tell("deliver", ticket.task, began)
+        return delivery
 
     def compute(self, order: Order) -> Delivery:
         """submit, then deliver."""
@@ -183,6 +212,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _tell(self, verb: Literal["submit", "deliver"], task: bytes, began_ms: int, error: str | None = None) -> None:
+        if self._done is not None:
+            self._done(Done(verb, task, began_ms, _wall_ms(), error))
 
     # ---- steps ---------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ the client are the same code on the same paths.
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -42,6 +43,7 @@ from edgora.node.settings import AdvertSettings, NodeSettings
 from edgora.ports.bus import Skipped
 from edgora.ports.runner import Runner
 from edgora.ports.transport import Transport
+from edgora.telemetry.tracing import from_environment, open_tracing
 from edgora.wire.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -128,6 +130,7 @@ class Cluster:
         self.planner = Planner(self._bus, solve_in_thread)
         """Plans for UEs with an allocation policy; tells the nodes their shares."""
         self._workers: list[tuple[AllocatorWorker, asyncio.Task[None]]] = []
+        self._closing: list[Callable[[], None]] = []
         self._board_port = free_port() if board == 0 else board
         self._page: tuple[_Server, asyncio.Task[None]] | None = None
         self.faults = self._faults()
@@ -256,7 +259,11 @@ class Cluster:
         # In a thread: where numba is installed, a solver that was never used on this machine compiles its kernels here.
         policy = await asyncio.to_thread(registry.policy, "mta", name, seed=seed)
         engine = ThreadEngine(policy, floor_bps=self.running_ground.genesis.market.floor_bps)
-        worker = AllocatorWorker(self._bus, index, engine, solve_ms=self.running_ground.genesis.market.solve_ms)
+        spans = open_tracing("allocator", str(index), from_environment(os.environ))
+        self._closing.append(spans.close)
+        worker = AllocatorWorker(
+            self._bus, index, engine, solve_ms=self.running_ground.genesis.market.solve_ms, tracing=spans
+        )
         self._workers.append((worker, asyncio.create_task(worker.run())))
 
     async def stop(self) -> None:
@@ -270,6 +277,8 @@ class Cluster:
         for _, task in self._workers:
             task.cancel()
         await asyncio.gather(*(task for _, task in self._workers), return_exceptions=True)
+        for close in self._closing:
+            close()
         for node in reversed(self.nodes):
             await node.stop()
         if self._chain is not None:

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import importlib.metadata
 import logging
+import shutil
 import signal
 import sys
 import time
@@ -71,6 +72,7 @@ from edgora.ports.runner import Runner
 from edgora.ports.store import BlockReader
 from edgora.telemetry.logs import configure
 from edgora.telemetry.metrics import NodeMetrics
+from edgora.telemetry.tracing import LedgerSpans, TraceSettings, open_tracing
 from edgora.wire.codec import decode
 from edgora.wire.errors import Broken, EdgoraError, Refused, Unavailable
 from edgora.wire.genesis import Genesis
@@ -99,6 +101,7 @@ class ApiNode:
     ) -> None:  # fmt: skip
         """more: duties that a composition root adds. Raises Refused if a key is not the one that genesis names."""
         self._consensus, self._chain, self._runner = consensus, chain, runner
+        self._data_dir = settings.data_dir
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         document = keys.document(settings.network_url, settings.public_url)
         _check_keys(genesis, index, keys)
@@ -120,10 +123,14 @@ class ApiNode:
         self._lanes = Lanes(keys.signer, genesis.ledger_domain(), self.follower, consensus)
         self.follower.listen(lambda step: self._lanes.executed(step.stored.block.header.height, step.stored.receipts))
         self._metrics = NodeMetrics()
+        self._spans = open_tracing(
+            "node", str(index), TraceSettings(settings.trace, settings.trace_endpoint, settings.trace_file)
+        )
+        self._tracing = LedgerSpans(self._spans, index, clock.now_ms)
         self.follower.listen(self._count)
         post = Post(
             genesis, index, keys, settings, clock, self.follower, self._lanes, peers, self._directory, blobs, runner,
-            chain, bus, self._journal,
+            chain, bus, self._journal, self._tracing,
         )  # fmt: skip
         bench, chains = Workbench(post), AuditChains(self._journal)
         reads = LedgerReads(genesis, self.follower, consensus)
@@ -150,6 +157,7 @@ class ApiNode:
         gateway = Gateway(genesis, self.follower, consensus)
         service = Service(Parts(
             genesis, index, keys, clock, self.follower, gateway, consensus, peers, blobs, runner, facts, queries,
+            self._tracing,
         ))  # fmt: skip
         self._streams = EventStreams(self.follower, settings.limits.streams)
         development = settings.development
@@ -169,15 +177,19 @@ class ApiNode:
         self._tasks: list[asyncio.Task[None]] = []
 
     def _count(self, step: Step) -> None:
-        self._metrics.block(step.stored, [(item.time_ms, item.event) for item in step.events])
+        events = [(item.time_ms, item.event) for item in step.events]
+        self._metrics.block(step.stored, events)
+        self._tracing.block(events)
 
     async def _exposition(self) -> bytes:
         try:
             status = await self._consensus.status()
         except Unavailable:
-            pass
+            self._metrics.standing({"consensus_reached": 0})
         else:
             self._metrics.status(status, running=self._runs.running, streams=self._streams.open)
+        disk = shutil.disk_usage(self._data_dir)
+        self._metrics.standing(self._standing.figures() | {"disk_octets": disk.total, "disk_free_octets": disk.free})
         return self._metrics.exposition()
 
     async def start(self) -> None:
@@ -226,6 +238,7 @@ class ApiNode:
         self._tasks = []
         await self._runner.close()
         self._journal.close()
+        self._spans.close()
         if self.failed is not None and not self.failed.done():
             self.failed.cancel()
 

@@ -28,6 +28,7 @@ from edgora.ports.blobs import Blobs, Room
 from edgora.ports.clock import Clock
 from edgora.ports.consensus import Consensus
 from edgora.ports.runner import Runner
+from edgora.ports.tracing import NO_TRACING, Span, Stage, Tracing
 from edgora.wire import rest
 from edgora.wire.codec import decode, encode
 from edgora.wire.errors import (
@@ -89,6 +90,7 @@ class Parts:
     runner: Runner
     watch: ChainWatch
     queries: Queries
+    tracing: Tracing = NO_TRACING
 
 
 class Service:
@@ -99,7 +101,7 @@ class Service:
         self._clock, self._follower, self._gateway = parts.clock, parts.follower, parts.gateway
         self._peers, self._blobs, self._runner = parts.peers, parts.blobs, parts.runner
         self._consensus = parts.consensus
-        self._watch, self._queries = parts.watch, parts.queries
+        self._watch, self._queries, self._tracing = parts.watch, parts.queries, parts.tracing
         self._ledger_domain, self._market_domain = parts.genesis.ledger_domain(), parts.genesis.market_domain()
 
         self._keys_seen: OrderedDict[tuple[str, str], bytes] = OrderedDict()
@@ -110,7 +112,7 @@ class Service:
     async def put_input(self, digest: str, upload: rest.InputUpload) -> tuple[rest.StoredInput, bool]:
         """Keep a sealed input as its source. Returns (the signed Stored, whether it is new)."""
         offer = views.offer_of(upload.offer)
-        offer_id = offer.digest(self._market_domain)
+        offer_id, began = offer.digest(self._market_domain), self._clock.now_ms()
         self._check_input(digest, offer)
         try:
             envelope = Envelope.from_jwe(upload.envelope)
@@ -134,6 +136,10 @@ class Service:
             task=views.hex_of(offer_id), server=self._index, stored=views.hex_of(signature),
             keep_until_ms=offer.deadline_ms + self._genesis.market.keep_ms,
         )  # fmt: skip
+        self._tracing.span(Span(
+            offer_id, Stage.STORE, began, self._clock.now_ms(),
+            attributes={"source": self._index, "input_octets": offer.input_octets, "fresh": fresh},
+        ))  # fmt: skip
         return stored, fresh
 
     def _check_input(self, digest: str, offer: Offer) -> None:
@@ -236,11 +242,19 @@ class Service:
         tx = Tx(int(Kind.TASK), offer.ue, body.lane, body.seq, body.valid_until_height, payload)
         signed = SignedTx(tx, views.unhex(body.signature, "signature"))
         tx_hash, offer_id = self._gateway.check(signed), offer.digest(self._market_domain)
-        self._in_hand[offer_id] = self._clock.now_ms()
+        began = self._in_hand[offer_id] = self._clock.now_ms()
+        failure: str | None = "given up by the client"
         try:
             ordered = await self._order_task(offer, signed, tx_hash, stored, timeout_ms)
+            failure = None
+        except EdgoraError as error:
+            failure = error.detail
+            raise
         finally:
             self._in_hand.pop(offer_id, None)
+            self._tracing.span(
+                Span(offer_id, Stage.ORDER, began, self._clock.now_ms(), (self._index,), {"node": self._index}, failure)
+            )
         assert ordered.receipt is not None
         self._accepted(ordered.receipt)
         return rest.TaskAccepted(

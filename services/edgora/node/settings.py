@@ -6,7 +6,7 @@ the process was started with. Unknown names are refused. Secrets are given as pa
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -104,6 +104,12 @@ class NodeSettings(BaseSettings):
     advert: AdvertSettings = AdvertSettings()
     limits: LimitSettings = LimitSettings()
     log_level: str = "INFO"
+    trace: Literal["off", "otlp", "file"] = "off"
+    """Where spans of tasks go (docs/observing.md); otlp and file need the extra `trace`."""
+    trace_endpoint: str = "http://127.0.0.1:4318"
+    """OTLP/HTTP collector, for trace = otlp."""
+    trace_file: Path | None = None
+    """JSON lines are appended here, for trace = file."""
 
     @model_validator(mode="after")
     def _urls(self) -> Self:

@@ -13,7 +13,7 @@ from edgora.ports.consensus import Consensus
 from edgora.wire import rest
 from edgora.wire.errors import Unavailable
 from edgora.wire.genesis import Genesis
-from edgora.wire.market import Reason
+from edgora.wire.market import Reason, TaskState
 
 __all__ = ["Standing"]
 
@@ -55,6 +55,19 @@ class Standing:
                 for v in found.voters
             ],
         )  # fmt: skip
+
+    def figures(self) -> dict[str, float]:
+        """What /metrics shows of the market as this node follows it; ages by its clock, never behind ledger time."""
+        market, now = self._follower.market, max(self._clock.now_ms(), self._follower.header_time_ms)
+        unpaid = [task.ended_ms for task in market.tasks(TaskState.FINAL, TaskState.CERTIFIED)]
+        round_ = market.round_state()
+        return {
+            "open_tasks": len(market.core.state.open),
+            "round_age_seconds": 0.0 if round_ is None else max(0, now - round_.opened_ms) / 1000,
+            "unsettled_receipts": len(unpaid),
+            "unsettled_age_seconds": max(0, now - min(unpaid, default=now)) / 1000,
+            "chain_seen": float(self._follower.chain_seen(now)),
+        }
 
     async def ready(self) -> rest.Health:
         """An active view, no alarm, and at most a window of blocks behind."""

@@ -5,7 +5,7 @@ from closed sets (event types, kinds, codes, states), so their number is bounded
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -33,6 +33,10 @@ __all__ = ["NodeMetrics"]
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _WORK_SECONDS = tuple(round(0.001 * 1.25**i, 6) for i in range(45))
 """1 ms to 18 s in steps of a quarter: percentiles read from it are good to a tenth or so."""
+_WAITING = (
+    "IDLE", "ORDERING", "PREPARING", "COMMITTING", "VIEW_CHANGE", "SYNCING", "OBSERVING", "NO_QUORUM", "ALARM",
+)  # fmt: skip
+"""What ports.consensus.ConsensusStatus.waiting may be."""
 _FOLLOWED = 20_000
 """Tasks whose stages are timed at once; older ones are forgotten."""
 
@@ -70,11 +74,28 @@ class NodeMetrics:
                 ("view_changes", "View changes since the start"),
                 ("pool_txs", "Transactions waiting in the pool"),
                 ("connected_validators", "Validators with a link, ourselves included"),
+                ("validators", "Validators of the epoch"),
+                ("quorum", "Votes that a decision needs"),
+                ("consensus_reached", "1 while this node's consensus half answers its API half"),
+                ("waiting_seconds", "How long consensus has waited for what edgora_waiting names"),
                 ("alarm", "1 if the replica has stopped voting for good"),
                 ("running_tasks", "Tasks in this node's hands"),
                 ("event_streams", "Open event streams"),
+                ("open_tasks", "Tasks that no server has yet"),
+                ("round_age_seconds", "Age of the open round; 0 between rounds"),
+                ("unsettled_receipts", "Receipts that are final and not paid on the chain yet"),
+                ("unsettled_age_seconds", "Age of the oldest of them; 0 if there is none"),
+                ("chain_seen", "1 while a quorum of validators sees the chain"),
+                ("disk_octets", "Size of the file system that this node writes to"),
+                ("disk_free_octets", "What is free of it for this node"),
             )
         }
+        self._waiting = Gauge(
+            "edgora_waiting",
+            "1 at what consensus waits for (ledger.md 18); IDLE: for nothing",
+            ["what"],
+            registry=registry,
+        )
         self._opened_ms: OrderedDict[bytes, int] = OrderedDict()
         self._policies: set[str] = set()
 
@@ -135,9 +156,20 @@ class NodeMetrics:
         if opened is not None:
             self._stages.labels(stage).observe(max(0, time_ms - opened) / 1000)
 
+    def standing(self, figures: Mapping[str, float]) -> None:
+        """Take over what a node knows without asking its consensus half; names are those of gauges."""
+        for name, value in figures.items():
+            self._gauges[name].set(value)
+
     def status(self, status: ConsensusStatus, *, running: int, streams: int) -> None:
         """Take over where the node stands; called before each exposition."""
         gauges = self._gauges
+        for what in _WAITING:
+            self._waiting.labels(what).set(what == status.waiting)
+        gauges["consensus_reached"].set(1)
+        gauges["validators"].set(status.validators)
+        gauges["quorum"].set(status.quorum)
+        gauges["waiting_seconds"].set(status.waiting_since_ms / 1000)
         gauges["committed_height"].set(status.committed_height)
         gauges["view"].set(status.view)
         gauges["view_changes"].set(status.view_changes)

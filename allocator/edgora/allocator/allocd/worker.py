@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from edgora.allocator.allocd.engine import Engine
 from edgora.ports.bus import Answer, Bus, Delivery, Proposed, RoundRequest, Skipped, answers_topic, rounds_topic
+from edgora.ports.tracing import NO_TRACING, Span, Stage, Tracing
 from edgora.wire.codec import decode, encode
 from edgora.wire.errors import EdgoraError, Unavailable, WireError
 from edgora.wire.hashing import keccak
@@ -85,11 +86,12 @@ class AllocatorWorker:
         consumer: str = "allocd",
         now_ms: Callable[[], int] = _wall_ms,
         observe: Callable[[Answer], None] | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """solve_ms caps the budget that rounds bring; observe hears every answer that is published."""
         self._bus, self._node, self._engine = bus, node, engine
         self._solve_ms, self._consumer, self._now_ms = solve_ms, consumer, now_ms
-        self._observe = observe
+        self._observe, self._tracing = observe, tracing
         self._stopping = asyncio.Event()
         self._answered: deque[bytes] = deque(maxlen=_REMEMBERED)
         self.status = WorkerStatus(engine.policy, node)
@@ -141,8 +143,10 @@ class AllocatorWorker:
                 digest = keccak(encode(opened.instance))
                 if digest not in self._answered:
                     newer = next((o.instance.round for _, o in rounds if o and o.sent_ms == newest), 0)
+                    began = self._now_ms()
                     answer = await self._answer(opened, newer if opened.sent_ms < newest else None)
                     await self._publish(answer)
+                    self._trace(opened, answer, began)
                     self._answered.append(digest)
             await self._bus.ack(rounds_topic(self._node), self._engine.policy, [delivery.id])
 
@@ -175,6 +179,21 @@ class AllocatorWorker:
         except EdgoraError as error:
             return self._skip(number, Reason("FAILED", f"{name}: {error.detail}"[:300], (number,)))
         return outcome if isinstance(outcome, Allocation) else self._skip(number, outcome)
+
+    def _trace(self, opened: RoundRequest, answer: Allocation | Skipped, began_ms: int) -> None:
+        """What this policy made of a round, in the trace of each of its tasks."""
+        if not self._tracing.on:
+            return
+        now, number = self._now_ms(), opened.instance.round
+        placed = {}
+        if isinstance(answer, Allocation):
+            placed = {opened.instance.tasks[index].offer_id: server for index, server in answer.pairs}
+        for task in opened.instance.tasks:
+            what: dict[str, str | int | bool] = {"policy": self._engine.policy, "round": number, "node": self._node}
+            what["outcome"] = "proposed" if isinstance(answer, Allocation) else answer.reason.code
+            if task.offer_id in placed:
+                what["executor"] = placed[task.offer_id]
+            self._tracing.span(Span(task.offer_id, Stage.SOLVE, began_ms, now, (number, self._node), what))
 
     def _skip(self, number: int, reason: Reason) -> Skipped:
         return Skipped(self._node, self._engine.policy, number, reason)

@@ -13,6 +13,7 @@ from edgora.market.duties import AuditDuty, audits_owed, draw_due
 from edgora.node.audit_chain import AuditChains
 from edgora.node.duties.post import Post
 from edgora.node.workbench import NO_DIGEST, Ran, Workbench
+from edgora.ports.tracing import Span, Stage
 from edgora.wire.codec import encode
 from edgora.wire.errors import EdgoraError, Unavailable
 from edgora.wire.ledger import Kind
@@ -83,8 +84,13 @@ class Audits:
             await asyncio.gather(*self._working.values(), return_exceptions=True)
 
     async def _work(self, duty: AuditDuty) -> None:
+        began = self._post.clock.now_ms()
         try:
             ran = await self._again(duty)
+            self._post.tracing.span(Span(
+                duty.offer_id, Stage.AUDIT, began, self._post.clock.now_ms(), (self._post.index,),
+                {"code": ran.code.name, "fuel_used": ran.fuel_used, "executor": duty.executor},
+            ))  # fmt: skip
             self._filed.add(duty.offer_id)
             if ran.code not in DETERMINISTIC_CODES and ran.code is not ResultCode.NO_KEY:
                 _log.warning("audit not filed", extra={"task": duty.offer_id, "detail": ran.detail})

@@ -23,6 +23,7 @@ from edgora.ports.chain import Chain
 from edgora.ports.clock import Clock
 from edgora.ports.journal import Journal
 from edgora.ports.runner import Runner
+from edgora.ports.tracing import NO_TRACING, Tracing
 from edgora.wire.errors import Broken, EdgoraError
 from edgora.wire.genesis import Genesis
 
@@ -60,6 +61,7 @@ class Post:
     chain: Chain
     bus: Bus
     journal: Journal
+    tracing: Tracing = NO_TRACING
 
     @property
     def market(self) -> Market:

@@ -21,6 +21,7 @@ from edgora.node.duties.post import Post
 from edgora.node.records import InputRecord, ResultRecord, context_of
 from edgora.node.workbench import NO_DIGEST, Ran, Workbench
 from edgora.ports.blobs import Room
+from edgora.ports.tracing import Span, Stage
 from edgora.wire.codec import encode
 from edgora.wire.errors import EdgoraError, Unavailable
 from edgora.wire.ledger import Kind, faulty
@@ -91,42 +92,66 @@ class Runs:
         return times < BEGINNINGS
 
     async def _work(self, duty: RunDuty) -> None:
+        began = self._post.clock.now_ms()
+        failure: str | None = "dropped: the task is no longer ours, or the node stops"
         try:
-            await self._serve(duty)
+            failure = await self._serve(duty)
         except EdgoraError as error:
+            failure = error.detail
             _log.warning("task not served", extra={"task": duty.offer_id, "code": error.code, "detail": error.detail})
-        except Exception:
+        except Exception as error:
+            failure = type(error).__name__
             _log.exception("task not served", extra={"task": duty.offer_id})
         finally:
+            self._told(duty, Stage.EXECUTE, began, error=failure)
             self.progress.pop(duty.offer_id, None)
             self._filing.discard(duty.offer_id)
             self._working.pop(duty.offer_id, None)
 
-    async def _serve(self, duty: RunDuty) -> None:
+    def _told(
+        self, duty: RunDuty, stage: Stage, began_ms: int, *, error: str | None = None, **attributes: str | int | bool
+    ) -> None:
+        """A stage of a task is over: for its trace."""
+        if self._post.tracing.on:
+            now = self._post.clock.now_ms()
+            self._post.tracing.span(
+                Span(duty.offer_id, stage, began_ms, now, (self._post.index,), attributes, error or None)
+            )
+
+    async def _serve(self, duty: RunDuty) -> str | None:
+        """Returns why the run gave no result that is paid; None if it did."""
         post, offer_id = self._post, duty.offer_id
         began = post.clock.now_ms()
         try:
             wasm, record = await self._fetched(duty)
         except Unavailable as error:
+            self._told(duty, Stage.FETCH, began, error=error.detail)
             await self._file(duty, Ran(ResultCode.UNAVAILABLE, NO_DIGEST, 0, detail=error.detail), None, ())
-            return
+            return error.detail
         self.progress.pop(offer_id, None)
         fetched = post.clock.now_ms()
         self._observe("transfer", fetched - began)
+        self._told(duty, Stage.FETCH, began, source=duty.offer.source)
         chosen = self._pace(duty)
         ran = await self._bench.run(record, wasm, duty.file_by_ms - post.ledger_ms() - FILE_LEAD_MS, chosen.speed)
         self.progress.pop(offer_id, None)
         done = post.clock.now_ms()
         self._observe("run", done - fetched)
-        if ran.code not in PAID_CODES:
+        failure = None if ran.code in PAID_CODES else f"{ran.code.name} {ran.detail}"
+        self._told(
+            duty, Stage.RUN, fetched, error=failure, code=ran.code.name, fuel_used=ran.fuel_used, paced_to=chosen.speed
+        )
+        if failure is not None:
             await self._file(duty, ran, None, ())
-            return
+            return failure
         envelope = await asyncio.to_thread(self._sealed, record, ran)
         result = ResultRecord(offer_id, int(ran.code), ran.digest, envelope)
         await asyncio.to_thread(post.blobs.put, Room.RESULTS, offer_id, encode(result))
         held = await self._spread(duty, ran, envelope)
         self._observe("hold", post.clock.now_ms() - done)
+        self._told(duty, Stage.HOLD, done, holders=len(held))
         await self._file(duty, ran, envelope, held)
+        return None
 
     def _pace(self, duty: RunDuty) -> Pace:
         """How fast this task runs; noted, and told by `why` while it does."""
@@ -217,9 +242,11 @@ class Runs:
 
     async def _file(self, duty: RunDuty, ran: Ran, envelope: Envelope | None, held: tuple[HeldPart, ...]) -> None:
         cipher = None if envelope is None else envelope.cipher_digest
+        began = self._post.clock.now_ms()
         self._filing.add(duty.offer_id)
         filing = ResultHash(duty.offer_id, int(ran.code), ran.digest, ran.fuel_used, cipher, held)
         receipt = await self._post.lanes.send(Kind.RESULT_HASH, encode(filing), offer_id=duty.offer_id)
+        self._told(duty, Stage.FILE, began, rule=code_name(receipt.code))
         _log.info(
             "result filed",
             extra={

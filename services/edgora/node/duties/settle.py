@@ -6,6 +6,7 @@ payment and nothing more. Whoever loses the race on the chain sees SettlementOut
 
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from edgora.market.duties import SettlementDuty, refundable_locks, settlement_duty
 from edgora.market.records import Lock
@@ -13,6 +14,7 @@ from edgora.node.archive import BATCHES
 from edgora.node.duties.chain_facts import ChainFacts
 from edgora.node.duties.post import Post
 from edgora.node.ledger_reads import LedgerReads
+from edgora.ports.tracing import Span, Stage
 from edgora.wire.codec import encode
 from edgora.wire.errors import EdgoraError, NotFound, RuleRefused, Unavailable, Unknown
 from edgora.wire.ledger import Kind
@@ -101,7 +103,15 @@ class Settle:
             self.gas_used[record.id] = mined.gas_used
             if len(self.gas_used) > BATCHES:
                 self.gas_used.popitem(last=False)
+            self._told(record.id, now, mined.gas_used, archived.tasks)
             _log.info("batch settled", extra={"batch": record.id, "gas": mined.gas_used, "chain_tx": mined.tx_hash})
+
+    def _told(self, batch: int, began_ms: int, gas: int, tasks: Sequence[bytes]) -> None:
+        """The chain took a batch: for the traces of the tasks that it pays."""
+        tracing, now = self._post.tracing, self._post.clock.now_ms()
+        for task in tasks if tracing.on else ():
+            what = {"batch": batch, "gas": gas, "lines": len(tasks)}
+            tracing.span(Span(task, Stage.CHAIN, began_ms, now, (batch, self._post.index), what))
 
     # ---- refunds
 
