@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import secrets
 import subprocess
 import sys
@@ -149,6 +150,10 @@ async def test_the_board_names_the_nodes_as_this_host_reaches_them_and_they_answ
         page = await browser.get(origin)
         assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
         assert " ".join(("connect-src 'self'", *stack.urls)) in page.headers["content-security-policy"]
+        shipped = re.findall(r'(?:src|href)="(static/[^"]+)"', page.text)
+        assert len(shipped) > 2, "the wheel in the image carries the page's files"
+        for path in shipped:
+            assert (await browser.get(f"{origin}/{path}")).status_code == 200, path
         for url in stack.urls:
             answer = await browser.get(f"{url}/v1/info", headers={"Origin": origin})
             assert answer.headers["access-control-allow-origin"] == origin
