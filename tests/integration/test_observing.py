@@ -26,6 +26,8 @@ from edgora.ports.tracing import PARENT, Stage, span_id
 from edgora.wire import rest
 from embedded import Embedded, spin
 
+PATIENT = ("--timeout", "30")
+"""Four nodes share one interpreter here, and a busy machine is no dead node."""
 SLACK_MS = 50
 """Ledger time is a proposer's, spans of a duty are the server's: one machine here, but two readings of its clock."""
 
@@ -164,7 +166,7 @@ def test_ids_follow_from_the_task_alone(traced: Traced) -> None:
 
 
 def top(*arguments: str, code: int = 0) -> Any:
-    done = CliRunner().invoke(app, ["top", "--once", "--json", *arguments], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["top", "--once", "--json", *PATIENT, *arguments], catch_exceptions=False)
     assert done.exit_code == code, done.output
     return msgspec.json.decode(done.stdout)
 
@@ -213,7 +215,7 @@ def test_a_task_under_way_is_shown_with_its_reason(observed: tuple[Embedded, Pat
     shown = row()
     assert shown["kernel"] == "spin"
     assert f"server {shown['executor']} runs it, about" in shown["why"]
-    done = CliRunner().invoke(app, ["why", task[:12], "--node", platform.urls[0]], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["why", task[:12], *PATIENT, "--node", platform.urls[0]], catch_exceptions=False)
     assert done.stdout.startswith("ASSIGNED: ")
     assert f"it went to server {shown['executor']}" in done.stdout
     assert done.stdout.count("  not to ") == 3, "what made each other server worse"
@@ -267,7 +269,7 @@ def test_the_live_screen_follows_keys_and_survives_its_node(observed: tuple[Embe
     """Last in this module: it stops nodes."""
     platform, _ = observed
     edgora = (sys.executable, "-c", "from edgora.cli import main; main()")
-    terminal = Terminal(*edgora, "top", "--node", platform.urls[3], "--every", "0.2", rows=40, columns=140)
+    terminal = Terminal(*edgora, "top", "--node", platform.urls[3], "--every", "0.2", *PATIENT, rows=40, columns=140)
     try:
         terminal.until("SERVERS")
         assert "\x1b[?1049h" in terminal.seen, "the alternate screen: the user's own lines stay as they were"

@@ -18,7 +18,7 @@ from rich.live import Live
 from edgora.cli.output import console, fail, progress, show
 from edgora.cli.top_model import Panel, document, plain
 from edgora.cli.top_screen import KEYS, Screen
-from edgora.cli.top_source import Watch
+from edgora.cli.top_source import TIMEOUT_S, Watch
 from edgora.client.trust import unhex
 from edgora.wire import rest
 from edgora.wire.errors import EdgoraError, NotFound, Refused, Unavailable
@@ -32,6 +32,9 @@ Node = Annotated[
     typer.Option(
         "--node", help="Base URL of a node; repeat for more. Others are learnt from it, and asked when it dies."
     ),
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, help="Seconds after which a node that has not answered counts as dead.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 _DEFAULT_NODES = [f"http://127.0.0.1:81{i}0" for i in range(4)]
@@ -56,6 +59,7 @@ def top(
     panels: Annotated[
         str, typer.Option("--panels", help=f"Which to show, comma separated: {', '.join(Panel)}.")
     ] = ",".join(Panel),
+    timeout: Timeout = TIMEOUT_S,
     every: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")] = 1.0,
     as_json: Json = False,
 ) -> None:
@@ -68,7 +72,7 @@ def top(
     async def run() -> None:
         shown = _panels(panels)
         async with httpx2.AsyncClient() as http:
-            watch = Watch(http, node or _DEFAULT_NODES)
+            watch = Watch(http, node or _DEFAULT_NODES, timeout)
             if as_json:
                 show(document(await watch.look()))
             elif once or not terminal:
@@ -172,13 +176,13 @@ async def _keys() -> AsyncIterator[str]:
 
 def why(
     task: Annotated[str, typer.Argument(help="Task id, 0x-hex; of one of the newest tasks a unique beginning is enough.")],
-    node: Node = None, as_json: Json = False,
+    node: Node = None, timeout: Timeout = TIMEOUT_S, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Why a task waits, or how it ended, and why that server: in words. Needs no key."""
 
     async def run() -> rest.Why:
         async with httpx2.AsyncClient() as http:
-            watch = Watch(http, node or _DEFAULT_NODES)
+            watch = Watch(http, node or _DEFAULT_NODES, timeout)
             return await watch.get(f"/v1/tasks/{await _whole_id(watch, task.lower())}/why", rest.Why)
 
     found = _run(run(), as_json=as_json)

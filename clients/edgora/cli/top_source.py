@@ -31,9 +31,9 @@ SAID = 5
 class Watch:
     """`look` again and again; it stays with a node until that one fails."""
 
-    def __init__(self, http: httpx2.AsyncClient, nodes: Sequence[str]) -> None:
+    def __init__(self, http: httpx2.AsyncClient, nodes: Sequence[str], timeout_s: float = TIMEOUT_S) -> None:
         """nodes: base URLs, asked in turn. Raises Refused for what is no http(s) URL."""
-        self._http = http
+        self._http, self._timeout_s = http, timeout_s
         self._nodes: list[str] = list(dict.fromkeys(node_urls(nodes)))
         self._servers: dict[str, int] = {}
         self._current: str | None = None
@@ -83,7 +83,7 @@ class Watch:
 
     async def _ask(self, url: str, path: str, kind: type[T]) -> T:
         try:
-            reply = await self._http.get(url + path, timeout=TIMEOUT_S)
+            reply = await self._http.get(url + path, timeout=self._timeout_s)
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
             raise Unavailable(f"does not answer ({type(error).__name__})") from None
         if reply.status_code != 200:
