@@ -83,7 +83,8 @@ export class Places {
       const near = Math.hypot(dx, dy);
       if (near >= 1) continue;
       const [ux, uy] = near < 0.01 ? [0.8, 0.6] : [dx / near, dy / near];
-      return { x: server.x + ux * CLEAR.x, y: server.y + uy * CLEAR.y };
+      const [width, height] = [this.size.width - 34, this.size.height - 50];
+      return { x: Math.min(width, Math.max(34, server.x + ux * CLEAR.x)), y: Math.min(height, Math.max(24, server.y + uy * CLEAR.y)) };
     }
     return at;
   }

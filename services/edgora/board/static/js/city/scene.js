@@ -4,7 +4,7 @@
 // instant; what rests and gets another place (its neighbour left) glides there. With reduced motion nothing glides.
 // The picture is an image to assistive technology (the table below it is its equivalent); the pointer may pick in it.
 
-import { clear, fuel, h, short, svg } from "../dom.js";
+import { clear, fuel, h, say, short, svg } from "../dom.js";
 import { PHASE } from "./phases.js";
 
 const GLIDE_MS = 110; // time constant of gliding
@@ -26,13 +26,13 @@ export class Scene {
       base: svg("g", { class: "city-base" }), links: svg("g", { class: "city-links" }), ues: svg("g", { class: "city-ues" }),
       servers: svg("g", { class: "city-servers" }), tokens: svg("g", { class: "city-tokens" }), more: svg("g", { class: "city-more" }),
     };
-    this.caption = svg("text", { class: "city-round", x: 12, y: 22 });
+    this.caption = h("p", { class: "city-round" }, "no round yet");
     this.scale = svg("g", { class: "city-scale" });
     this.picture = svg("svg", { class: "city-picture", role: "img", "aria-label": "Map of servers, UEs and tasks; the table of tasks below tells the same" },
       svg("defs", {}, svg("marker", { id: "city-arrow", viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 6, markerHeight: 6, orient: "auto-start-reverse" },
         svg("path", { d: "M0 0 10 5 0 10z", class: "city-arrow" }))),
-      ...Object.values(this.layers), this.caption, this.scale);
-    this.element = h("div", { class: "city-frame" }, this.picture);
+      ...Object.values(this.layers), this.scale);
+    this.element = h("div", { class: "city-frame" }, this.caption, this.picture);
     this.picture.addEventListener("click", (event) => {
       const picked = event.target.closest("[data-pick]");
       if (picked) this.onPick(picked.dataset.pick, picked.dataset.id);
@@ -84,8 +84,8 @@ export class Scene {
     this.#drawLinks(links);
     this.#drawMore(more);
     this.#drawLoads(tasks);
-    const words = round ? `round ${round.round}: ${round.winner === null ? "built-in greedy" : `${round.policy} of server ${round.winner}`} placed ${round.placed} of ${round.tasks}` : "";
-    if (this.caption.textContent !== words) this.caption.textContent = words;
+    const words = round ? `round ${round.round}: ${round.winner === null ? "built-in greedy" : `${round.policy} of server ${round.winner}`} placed ${round.placed} of ${round.tasks} ${round.tasks === 1 ? "task" : "tasks"}` : "no round yet";
+    say(this.caption, words);
   }
 
   #drawToken(spot, t, glide, seen) {
