@@ -11,7 +11,6 @@ import numpy as np
 
 from edgora.allocator.baas.model import Floats
 from edgora.allocator.baas.params import NEAREST_M, PAPER_SPEED, REFERENCE_M, SIDE_M, Params
-from edgora.allocator.radio import PowerLaw, shannon
 
 __all__ = ["Drawn", "Layout", "Source", "Stream", "Streams"]
 
@@ -59,25 +58,54 @@ class Stream:
         ues = self.rng.uniform(0.0, SIDE_M, (B, params.U, 2))
         if params.profile == "paper":
             return Layout(np.full((B, params.M), PAPER_SPEED), None)
-        apart = np.hypot(*np.moveaxis(ues[:, :, None, :] - servers[:, None, :, :], -1, 0))
-        loss = PowerLaw(params.snr_100, REFERENCE_M, params.a, NEAREST_M)
-        return Layout(f, shannon(params.B_w, loss.gain(apart)))
+        return Layout(f, _rates(params, ues, servers))
 
     def slot(self) -> Drawn:
-        params = self.params
-        return Drawn(
-            self._uniform(params.d_lo, params.d_hi, params.U),
-            self._uniform(params.xi_lo, params.xi_hi, params.U),
-            self._uniform(params.tau_lo, params.tau_hi, params.U),
-            self._uniform(params.b_lo, params.b_hi, params.M),
-        )
+        """All numbers of a slot in one draw: they follow each other in the generator's stream."""
+        params, B = self.params, self.copies
+        parts = (
+            (params.d_lo, params.d_hi, params.U), (params.xi_lo, params.xi_hi, params.U),
+            (params.tau_lo, params.tau_hi, params.U), (params.b_lo, params.b_hi, params.M),
+        )  # fmt: skip
+        numbers = self.rng.random(B * (3 * params.U + params.M))
+        drawn, begin = [], 0
+        for low, high, width in parts:
+            part = numbers[begin : begin + B * width]  # as `rng.uniform(low, high, (B, width))`, in half its time
+            part *= high - low
+            part += low
+            drawn.append(part.reshape(B, width))
+            begin += B * width
+        return Drawn(*drawn)
 
-    def _uniform(self, low: float, high: float, width: int) -> Floats:
-        """The numbers of `rng.uniform(low, high, (B, width))`, in half its time."""
-        values = self.rng.random((self.copies, width))
-        values *= high - low
-        values += low
-        return values
+
+_BLOCK = 16_384
+"""Pairs whose rates are made at once: what a core keeps near itself."""
+
+
+def _rates(params: Params, ues: Floats, servers: Floats) -> Floats:
+    """Mbit/s of every pair (B,U,M): `radio.shannon` over `radio.PowerLaw` in place, block after block.
+
+    The same operations in the same order, so the same digits, without a dozen arrays of the size of the answer.
+    """
+    rate = np.empty((len(ues), params.U, params.M))
+    rows = max(1, _BLOCK // params.M)
+    across = np.empty((rows, params.M))
+    for copy, of_copy in enumerate(rate):
+        (ux, uy), (sx, sy) = np.ascontiguousarray(ues[copy].T), np.ascontiguousarray(servers[copy].T)
+        for begin in range(0, params.U, rows):
+            block = of_copy[begin : begin + rows]
+            dy = across[: len(block)]
+            np.subtract(ux[begin : begin + rows, None], sx, out=block)
+            np.subtract(uy[begin : begin + rows, None], sy, out=dy)
+            np.hypot(block, dy, out=block)
+            np.maximum(block, NEAREST_M, out=block)
+            block /= REFERENCE_M
+            block **= -params.a
+            block *= params.snr_100
+            np.log1p(block, out=block)
+            block *= params.B_w
+            block /= np.log(2.0)
+    return rate
 
 
 class Streams:
