@@ -3,27 +3,34 @@
 Everything is asked for as the page asks for it, over the board's routes; what follows is read from the nodes' REST.
 """
 
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from edgora.cli import app
 from edgora.client import Wallet
 from edgora.wire.market import ResultCode
 from embedded import ECHO, Embedded, own_module, spin
 
 WAIT_S = 60.0
+PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 HEADER = {"X-Edgora-Board": "1"}
 
 
 @pytest.fixture(scope="module")
 def breakable() -> Iterator[Embedded]:
-    with Embedded("faults.allowed=true", "market.audit_bps=10000", "market.proposal_ms=1500", board=0) as running:
+    with Embedded(
+        "faults.allowed=true", "market.audit_bps=10000", "market.proposal_ms=1500", "market.audit_max_ms=30000", board=0
+    ) as running:
         yield running
 
 
@@ -157,7 +164,8 @@ def test_a_false_allocation_is_refused_with_its_reason(breakable: Embedded, keys
 
 
 def test_a_false_result_is_caught_by_audit_and_costs_the_user_nothing(breakable: Embedded, keys: Wallet) -> None:
-    echo = replace(own_module(ECHO, b"what the user sent"), source=0)
+    # A fuel limit that gives the auditors half a minute: what they say counts here, not how fast.
+    echo = replace(own_module(ECHO, b"what the user sent", fuel_limit=300_000_000), source=0)
     liar = 3  # the cheapest, so it gets the task
     act(breakable, liar, "lie", "false_result")
     with breakable.client(keys) as ue:
@@ -174,6 +182,28 @@ def test_a_false_result_is_caught_by_audit_and_costs_the_user_nothing(breakable:
         answer = ue.deliver(again := ue.submit(echo))
         assert answer.output.endswith(b"what the user sent")
         assert ue.finish(again.task).state == "SETTLED"
+
+
+def test_the_commands_of_the_page(breakable: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/faults.md, as it stands: only addresses are this platform's."""
+    monkeypatch.setenv("COLUMNS", "400")
+    block = PAGE.read_text().partition("<!-- executed by tests/integration/test_faults.py -->\n```sh\n")[2]
+    lines = [shlex.split(line, comments=True) for line in block.partition("```")[0].splitlines()]
+    said: list[str] = []
+    for program, *words in lines:
+        assert program == "edgora"
+        where = ["--board", str(breakable.cluster.board_url)]
+        if words == ["status"]:
+            where = [part for node in (0, 3) for part in ("--node", breakable.urls[node])]
+            wanted = "silent: 1, 2" if "paused" in said[-1] else "silent: 2"
+            until(lambda wanted=wanted: wanted in status(breakable, 0)["sentence"])
+        done = CliRunner().invoke(app, [*words, *where])
+        assert done.exit_code == 0, done.output
+        said.append(done.output)
+    shown = [" ".join(line.split()) for line in "".join(said).splitlines()]
+    assert sum("│ up │ none" in line for line in shown) == 4 + 3, "four at first, three were healed"
+    assert any("3 are needed" in line and "silent: 1, 2" in line for line in shown)
+    assert any("3 │ up │ false_result" in line for line in shown)
 
 
 def test_without_the_scenarios_word_there_is_nothing_to_ask(platform: Embedded) -> None:

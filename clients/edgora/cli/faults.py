@@ -1,16 +1,51 @@
-"""Verbs for faults on purpose: `faults` (the sidecar of a deployment in containers) and `node lie`."""
+"""Verbs for faults on purpose: `break` (what the board's panel does), `faults` (the sidecar in containers), `node lie`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgora.cli.output import console, fail, missing_extra, progress, show
+from edgora.cli.output import console, fail, missing_extra, progress, show, table
 from edgora.wire.errors import EdgoraError, Refused
 
 __all__ = ["app_commands", "node_commands"]
 
 _NOT_ALLOWED = "set `allowed = true` under [faults] in the scenario; never where money is real"
+
+
+def break_(
+    node: Annotated[int | None, typer.Argument(help="Which node; none: show what was done to each.")] = None,
+    act: Annotated[str | None, typer.Argument(help="kill, pause, cut, lie or heal.")] = None,
+    lie: Annotated[str | None, typer.Argument(help="With lie: equivocate, false_allocation or false_result.")] = None,
+    board: Annotated[str, typer.Option("--board", help="Base URL of the board.")] = "http://127.0.0.1:8080",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:  # fmt: skip
+    """Break a node of a platform that allows it, or heal it; without arguments show what was done to each node."""
+    import asyncio
+
+    import msgspec
+
+    from edgora.adapters.http_faults import HttpFaults
+    from edgora.ports.faults import FaultOrder
+
+    through = HttpFaults(board)
+    try:
+        if node is None:
+            found = asyncio.run(through.nodes())
+        else:
+            try:
+                order = msgspec.convert({"node": node, "act": act, "lie": lie}, FaultOrder)
+            except msgspec.ValidationError as error:
+                sentence, _, path = str(error).partition(" - at ")
+                field = path.strip("`$.") or None
+                raise Refused(f"{field}: {sentence}", field=field, fix="see `edgora break --help`") from None
+            found = (asyncio.run(through.act(order)),)
+    except EdgoraError as error:
+        fail(error, as_json=as_json)
+    if as_json:
+        show({"nodes": found})
+    else:
+        table("faults", ["node", "state", "lie"], [(f.index, f.state, f.lie or "none") for f in found])
 
 
 def faults(
@@ -90,6 +125,7 @@ def lie(
 
 def app_commands(app: typer.Typer) -> None:
     """Register the verbs of this module."""
+    app.command("break")(break_)
     app.command()(faults)
 
 

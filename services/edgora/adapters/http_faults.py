@@ -1,4 +1,4 @@
-"""Faults through the sidecar of a deployment in containers: `ports.faults.Faults` over its two routes."""
+"""Faults through the two routes of a board, or of the sidecar behind it: `ports.faults.Faults` from further away."""
 
 import httpx2
 import msgspec
@@ -15,7 +15,7 @@ _ERRORS: dict[int, type[EdgoraError]] = {400: Refused, 404: NotFound, 409: Confl
 
 
 class HttpFaults:
-    """The sidecar at a base URL."""
+    """A board or a sidecar at a base URL."""
 
     def __init__(self, url: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         """transport: how it is reached; None for TCP."""
@@ -35,13 +35,15 @@ class HttpFaults:
                 reply = await http.request(method, self._url, content=body, headers={"X-Edgora-Board": "1"})
             except httpx2.HTTPError as error:
                 raise Unavailable(
-                    f"the sidecar for faults does not answer: {type(error).__name__}",
-                    fix="start the platform with the profile `faults`",
+                    f"{self._url} does not answer: {type(error).__name__}",
+                    fix="in containers, start the platform with the profile `faults`",
                 ) from None
         if reply.status_code == 200:
             return bytes(reply.content)
         try:
             told = msgspec.json.decode(reply.content, type=Problem)
         except (msgspec.DecodeError, msgspec.ValidationError):
-            raise Unavailable(f"the sidecar for faults answered {reply.status_code}") from None
+            raise Unavailable(f"{self._url} answered {reply.status_code}") from None
+        if told.code == "http_404":  # no such route: the board was given nobody to carry faults out
+            raise Refused("this platform's scenario does not allow faults", field="faults.allowed")
         raise _ERRORS.get(reply.status_code, Unavailable)(told.detail, field=told.field, fix=told.fix)
