@@ -32,10 +32,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgora.adapters.http_faults import HttpFaults
 from edgora.board.faults import fault_routes
+from edgora.board.kernels import shipped_kernels
 from edgora.board.nodes import BoardNodes
 from edgora.board.problems import answer_problem
 from edgora.board.settings import BoardSettings
-from edgora.wire import kernels
 from edgora.wire.errors import EdgoraError, Refused
 
 __all__ = ["STATIC", "build_board", "main", "policy", "run_board"]
@@ -85,10 +85,7 @@ class _Strict:
 def build_board(settings: BoardSettings, nodes: BoardNodes, faults: Sequence[BaseRoute] = ()) -> Starlette:
     """The board's application. faults: routes of the fault panel; none unless the scenario allows it."""
     static = StaticFiles(directory=STATIC)
-    shipped = [
-        {"digest": f"0x{kernel.digest.hex()}", "name": kernel.manifest.name, "title": kernel.manifest.title}
-        for kernel in map(kernels.load, kernels.names())
-    ]
+    shipped = shipped_kernels()
 
     async def page(request: Request) -> Response:
         return await static.get_response("index.html", request.scope)

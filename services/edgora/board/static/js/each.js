@@ -4,6 +4,7 @@ import { parse } from "./exact.js";
 import { isSilence } from "./platform.js";
 
 const TIMEOUT_MS = 2_500;
+const UNSEEN = 5; // times slower while nobody sees the page
 
 // JSON of a path from each node that answers in time: [{index, value}], ascending. Nodes that do not are left out;
 // platform.statuses says which.
@@ -40,7 +41,7 @@ export class Repeat {
       if (this.#again) continue;
       await new Promise((wake) => {
         this.#wake = wake;
-        setTimeout(wake, every);
+        setTimeout(wake, document.hidden ? every * UNSEEN : every);
       });
     }
   }

@@ -4,7 +4,8 @@
 //   const plot = bars({ title, xLabel, yLabel, names: [...], series: [{ name, values: [...] }], csv, unit, empty });
 //   root.append(plot.element); plot.update({ series });
 //
-// `time`: x are instants in ms. `zero: false`: the y axis need not begin at 0. `step`: a value stands until the next one.
+// `time`: x are instants in ms. `zero: false`: the y axis need not begin at 0. `whole`: y are whole numbers. `step`: a value
+// stands until the next one.
 //
 // Rule 1: a series is told by dash and marker, or by its hatching, as well as by its colour.
 // Rule 2: what the pointer shows the keyboard shows: the drawing is a slider over the x values, whose value text names
@@ -21,6 +22,7 @@ const TOP = 12;
 const RIGHT = 14;
 const LEFT = 64;
 const TABLE_ROWS = 200;
+const LONELY_MS = 5_000; // around a single instant
 const MARKERS = 40; // a line with more points than this is marked at some of them only
 const DASHES = [null, "7 4", "2 3", "10 3 2 3", "5 2", "1 5"];
 const SHAPES = [
@@ -48,7 +50,7 @@ class Plot {
     this.link = h("a", { class: "plot-csv", download: this.csv().name, href: "data:," }, "data as CSV");
     for (const type of ["pointerenter", "focus", "click"]) this.link.addEventListener(type, () => this.refresh());
     this.element = h("figure", { class: "plot", "aria-labelledby": `${this.id}-title` },
-      h("figcaption", { id: `${this.id}-title` }, spec.title, " ", h("small", { class: "muted" }, `${spec.yLabel} over ${spec.xLabel}`)),
+      h("figcaption", { id: `${this.id}-title` }, spec.title, " ", h("small", { class: "muted" }, `${spec.yLabel} ${this.joint} ${spec.xLabel}`)),
       this.canvas, this.says, this.legend, h("div", { class: "plot-data" }, this.link, this.details));
     this.observer = new ResizeObserver(() => { if (Math.abs(this.canvas.clientWidth - this.width) > 1) this.draw(); });
     this.observer.observe(this.canvas);
@@ -99,11 +101,14 @@ class Plot {
     this.tell();
   }
 
-  // Axes with their labels and the horizontal grid. Returns y(value).
-  frame(low, high) {
+  // Axes with their labels and the horizontal grid, from tick to tick. Returns y(value).
+  frame(least, most) {
     const bottom = HEIGHT - this.bottom;
+    const all = ticks(least, most, 5);
+    const step = all.length > 1 ? all[1] - all[0] : most - least;
+    const [low, high] = [Math.floor(least / step + 1e-9) * step, Math.ceil(most / step - 1e-9) * step];
     const scale = (value) => bottom - ((value - low) / (high - low)) * (bottom - TOP);
-    for (const value of ticks(low, high, 5)) {
+    for (const value of ticks(low, high, 6).filter((tick) => !this.spec.whole || Number.isInteger(tick))) {
       const y = scale(value);
       this.picture.append(
         svg("line", { x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y, class: "plot-grid" }),
@@ -138,10 +143,10 @@ class Plot {
   tell() {
     this.cursor.replaceChildren();
     const at = this.at ?? this.count() - 1;
-    const words = at < 0 ? (this.spec.empty ?? "nothing yet") : `${this.at === null ? "last: " : ""}${this.words(at)}`;
+    const words = at < 0 ? (this.spec.empty ?? "nothing yet") : this.words(at);
     this.canvas.setAttribute("aria-valuenow", Math.max(0, at));
     this.canvas.setAttribute("aria-valuetext", words);
-    say(this.says, words);
+    say(this.says, at < 0 || this.at !== null ? words : this.resting(words));
     if (this.at !== null) this.mark(at);
   }
 
@@ -151,6 +156,10 @@ class Plot {
 }
 
 class LinePlot extends Plot {
+  get joint() { return "over"; }
+
+  resting(words) { return `last: ${words}`; }
+
   prepare() {
     this.bottom = 46;
     const slots = new Map();
@@ -172,7 +181,8 @@ class LinePlot extends Plot {
   }
 
   paint() {
-    const xs = span(this.slots.map(([x]) => x), false);
+    const [first, last] = [this.slots[0][0], this.slots.at(-1)[0]];
+    const xs = this.spec.time && first === last ? [first - LONELY_MS, last + LONELY_MS] : span([first, last], false);
     const y = this.y = this.frame(...span(this.slots.flatMap(([, values]) => values.filter((value) => value !== undefined)), this.spec.zero ?? true));
     const x = this.x = (value) => LEFT + ((value - xs[0]) / (xs[1] - xs[0])) * (this.width - RIGHT - LEFT);
     const most = Math.max(2, Math.floor((this.width - LEFT) / 110));
@@ -223,6 +233,10 @@ class LinePlot extends Plot {
 }
 
 class BarPlot extends Plot {
+  get joint() { return "by"; }
+
+  resting() { return "Point at a bar, or use the arrow keys, for its value."; }
+
   prepare() {
     const room = (this.width - LEFT - RIGHT) / Math.max(1, this.spec.names.length);
     const longest = Math.max(1, ...this.spec.names.map((name) => name.length));
@@ -250,7 +264,7 @@ class BarPlot extends Plot {
         ? svg("text", { x: middle + 4, y: under, transform: `rotate(-40 ${middle + 4} ${under})`, "text-anchor": "end", class: "plot-tick" }, name)
         : svg("text", { x: middle, y: under, "text-anchor": "middle", class: "plot-tick" }, name));
       series.forEach(({ values }, index) => {
-        if (!Number.isFinite(values[at])) return;
+        if (!values[at]) return;
         const [top, base] = [y(Math.max(0, values[at])), y(Math.min(0, values[at]))];
         this.picture.append(svg("rect", {
           x: middle + (index - series.length / 2) * wide, y: top, width: wide, height: Math.max(1, base - top),

@@ -32,7 +32,7 @@ export class BlockList {
     this.older = h("button", { type: "button", onclick: () => this.#more() }, "Older blocks");
     this.note = h("p", { class: "muted" }, "A certificate holds the first votes that suffice: who is not in it was late or silent.");
     this.votes = bars({
-      title: "Votes in certificates", xLabel: "node", yLabel: "certificates it is in", names: [], series: [{ name: "votes", values: [] }], empty: "no certificate yet",
+      title: "Votes in certificates", xLabel: "node", yLabel: "certificates it is in", whole: true, names: [], series: [{ name: "votes", values: [] }], empty: "no certificate yet",
       csv: { name: "votes.csv", headings: ["height", "time_ms", "view", "proposer", "signers", "not_in_it"], rows: () => this.#rows() },
     });
     this.element = append(h("div", {}), h("div", { class: "tools" }, this.hold, this.older), this.note, this.table.element, this.votes.element);

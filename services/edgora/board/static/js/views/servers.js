@@ -34,14 +34,14 @@ class ServersView {
   constructor(root, platform) {
     this.platform = platform;
     const of = (title, yLabel, unit, series, name, headings, row) => bars({
-      title, xLabel: "server", yLabel, unit, names: [], series: series.map((label) => ({ name: label, values: [] })), empty: "no server is registered yet",
+      title, xLabel: "server", yLabel, unit, whole: yLabel === "tasks", names: [], series: series.map((label) => ({ name: label, values: [] })), empty: "no server is registered yet",
       csv: { name, headings, rows: () => this.#servers.map(row) },
     });
     this.load = of("Load", "part of its room in use, %", "%", ["load"], "load.csv", ["server", "used_fuel", "credit_fuel", "capacity_fuel", "tasks"], (s) => [s.id, s.used, s.credit, s.advert?.capacity, s.tasks]);
-    this.earned = of("Earned", "gwei, settled tasks", "gwei", ["earned"], "earned.csv", ["server", "earned_wei"], (s) => [s.id, s.earned]);
+    this.earned = of("Earned", "gwei for settled tasks", "gwei", ["earned"], "earned.csv", ["server", "earned_wei"], (s) => [s.id, s.earned]);
     this.score = of("Reputation", "desired time / actual time", "", ["score"], "reputation.csv", ["server", "desired_ms", "actual_ms", "score", "done", "late", "failed", "disputed"], ({ id, reputation: r }) => [id, r.desired_ms, r.actual_ms, r.score, r.done, r.late, r.failed, r.disputed]);
     this.ends = of("How tasks ended there", "tasks", "", ["done", "late", "failed", "disputed"], "ends.csv", ["server", "done", "late", "failed", "disputed"], ({ id, reputation: r }) => [id, r.done, r.late, r.failed, r.disputed]);
-    this.held = lines({ title: "Tasks held, the last five minutes", xLabel: "ledger time", yLabel: "tasks", unit: "", time: true, step: true, series: [], empty: "nothing happened yet" });
+    this.held = lines({ title: "Tasks held, the last five minutes", xLabel: "ledger time", yLabel: "tasks", unit: "", time: true, step: true, whole: true, series: [], empty: "nothing happened yet" });
     this.table = new LiveTable("Servers", [
       "Server", "Standing", { text: "Tasks", class: "num" }, { text: "Load", class: "num" }, { text: "Credit, fuel", class: "num" }, { text: "Ask, gwei/Mfuel", class: "num" }, { text: "Speed, fuel/s", class: "num" },
       { text: "Slots", class: "num" }, { text: "Earned", class: "num" }, { text: "Reputation", class: "num" }, "Advert until", "Address",
