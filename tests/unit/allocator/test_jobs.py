@@ -136,6 +136,7 @@ async def _answers(http: httpx2.AsyncClient) -> bool:
         return False
 
 
+@pytest.mark.slow  # three starts of processes that take all libraries
 async def test_one_runs_at_a_time_others_wait_and_a_restart_forgets_neither(tmp_path: Path) -> None:
     async with opened(tmp_path, waiting=1) as jobs:
         first, second = await jobs.submit(asked(ENDLESS)), await jobs.submit(asked(QUICK))
