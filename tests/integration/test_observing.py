@@ -4,7 +4,9 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import select
+import shlex
 import struct
 import subprocess
 import sys
@@ -12,10 +14,11 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
 import pytest
 from typer.testing import CliRunner
@@ -219,6 +222,48 @@ def test_a_task_under_way_is_shown_with_its_reason(observed: tuple[Embedded, Pat
     assert done.stdout.startswith("ASSIGNED: ")
     assert f"it went to server {shown['executor']}" in done.stdout
     assert done.stdout.count("  not to ") == 3, "what made each other server worse"
+
+
+# ---- pages -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("page", "least"), [("why.md", 9), ("observing.md", 6)])
+def test_commands_of_the_pages_work(
+    observed: tuple[Embedded, Path], traced: Traced, home: Path, monkeypatch: pytest.MonkeyPatch, page: str, least: int
+) -> None:
+    """Each command as it stands, but for the task's id and where this platform listens. Containers are tested elsewhere."""
+    platform, _ = observed
+    monkeypatch.setenv("EDGORA_HOME", str(home))
+    monkeypatch.chdir(home)
+    done = 0
+    for line in commands((Path(__file__).parents[2] / "docs" / page).read_text()):
+        here = line.replace("0x7f3a9c12", traced.task[:12]).replace("http://127.0.0.1:8100", platform.urls[0])
+        words = shlex.split(here, comments=True)
+        settings = dict(word.split("=", 1) for word in takewhile(lambda word: "=" in word, words))
+        program, *arguments = words[len(settings) :]
+        if program == "curl":
+            reply = httpx2.get(arguments[-1], timeout=60)
+            assert reply.status_code == 200, line
+            assert reply.content, line
+        else:
+            assert program == "edgora", line
+            nodes = [word for url in platform.urls for word in ("--node", url)] if "--node" not in arguments else []
+            patient = PATIENT if arguments[0] in {"top", "why"} else ()
+            with monkeypatch.context() as environment:
+                for name, value in settings.items():
+                    environment.setenv(name, value)
+                ran = CliRunner().invoke(app, [*arguments, *nodes, *patient], catch_exceptions=False)
+            assert ran.exit_code == 0, f"{line}: {ran.output}"
+            assert ran.stdout.strip(), line
+        done += 1
+    assert done >= least
+
+
+def commands(page: str) -> list[str]:
+    """Lines of its shell blocks, joined where they are continued; those of containers left out."""
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.strip() and not line.startswith("docker ")]
 
 
 # ---- a terminal, and nodes that die ------------------------------------------------------------------------------------

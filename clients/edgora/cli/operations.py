@@ -1,9 +1,12 @@
 """Verbs of an operator: genesis, deploy, node run|export|import, up, fleet, doctor, status."""
 
 import asyncio
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -12,6 +15,7 @@ import typer
 
 from edgora.cli import faults
 from edgora.cli.output import console, fail, missing_extra, progress, show, table
+from edgora.telemetry.tracing import client_span, from_environment, open_tracing
 from edgora.wire import rest
 from edgora.wire.errors import EdgoraError, Refused, Unavailable
 
@@ -286,10 +290,12 @@ def fleet(
 
             found = await _until(places)
         arrivals = draw_arrivals(ues, plan.plan, plan.seed)
-        outcome = await run_fleet(
-            ues, arrivals, plan.seed, urls, found, genesis_id=genesis_id, inside=inside, on_change=told,
-            planner=PlanService(allocator), enough=None if minutes is None else until_interrupted(progress.print),
-        )  # fmt: skip
+        with contextlib.closing(open_tracing("client", "fleet", from_environment(os.environ))) as spans:
+            outcome = await run_fleet(
+                ues, arrivals, plan.seed, urls, found, genesis_id=genesis_id, inside=inside, on_change=told,
+                planner=PlanService(allocator), enough=None if minutes is None else until_interrupted(progress.print),
+                on_done=partial(client_span, spans),
+            )  # fmt: skip
         ended = sum(r.state in {"SETTLED", "REFUNDED"} for r in outcome.records)
         if as_json:
             show(outcome)

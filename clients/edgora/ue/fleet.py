@@ -23,7 +23,7 @@ import msgspec
 
 from edgora.allocator.plan_files import PPM, UeShare
 from edgora.allocator.radio import Channel
-from edgora.client import AsyncClient, Order, Tell, Ticket, Wallet
+from edgora.client import AsyncClient, Done, Order, Tell, Ticket, Wallet
 from edgora.client.kernels import order_for_input
 from edgora.client.split import Halves, SplitRefused, split
 from edgora.client.trust import hex0x
@@ -132,11 +132,12 @@ async def run_fleet(
     wallets: Sequence[Wallet] | None = None,
     planner: Planner | None = None,
     enough: asyncio.Event | None = None,
+    on_done: Callable[[Done], None] | None = None,
 ) -> FleetRun:
     """Play the arrivals. urls and places: of each server by id. Returns when every task has ended or given up.
 
     planner: who makes the plans of `fleet.allocation`; Refused if there is a policy and nobody to ask. enough: once it
-    is set no further task arrives; those under way are seen to their end.
+    is set no further task arrives; those under way are seen to their end. on_done: hears what every UE's client has done.
     """
     if fleet.allocation and planner is None:
         raise Refused(f"the fleet has the policy {fleet.allocation} and no allocator to ask", field="fleet.allocation")
@@ -158,6 +159,7 @@ async def run_fleet(
             inside,
             works,
             devices[i] if devices else None,
+            on_done,
         )
         for i in range(fleet.ues)
     ]
@@ -286,6 +288,7 @@ class _Ue:
         inside: bool,
         works: Works,
         device: "Device | None",
+        on_done: Callable[[Done], None] | None,
     ) -> None:
         self.index = index
         self.near = near
@@ -293,7 +296,7 @@ class _Ue:
         self.radio = RadioTransport(httpx2.AsyncHTTPTransport(retries=0), rate, aired=self._aired)
         self._http = httpx2.AsyncClient(transport=self.radio)
         self.client = AsyncClient(
-            urls, wallet, genesis_id=genesis_id, http=self._http, inside=inside, on_progress=self._told
+            urls, wallet, genesis_id=genesis_id, http=self._http, inside=inside, on_progress=self._told, on_done=on_done
         )
         self._current: dict[str, tuple[TaskRecord, float, Callable[[TaskRecord], None]]] = {}
 

@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -30,6 +31,7 @@ from edgora.board.app import build_board
 from edgora.board.faults import fault_routes
 from edgora.board.nodes import BoardNodes
 from edgora.board.settings import BoardSettings, board_origins
+from edgora.client import Done
 from edgora.compute.sandbox import Sandbox
 from edgora.lab.chain import EVM_CHAIN_ID, RunningChain, chain_kind, open_chain
 from edgora.lab.ground import Endpoint, Ground, draw_ground
@@ -42,8 +44,9 @@ from edgora.node.duties.pacing import Pace
 from edgora.node.settings import AdvertSettings, NodeSettings
 from edgora.ports.bus import Skipped
 from edgora.ports.runner import Runner
+from edgora.ports.tracing import Tracing
 from edgora.ports.transport import Transport
-from edgora.telemetry.tracing import from_environment, open_tracing
+from edgora.telemetry.tracing import client_span, from_environment, open_tracing
 from edgora.wire.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -117,8 +120,13 @@ class EmbeddedNode:
 class Cluster:
     """`async with Cluster(scenario) as cluster:` - a running platform; everything it made is gone afterwards."""
 
-    def __init__(self, scenario: Scenario, folder: Path | None = None, board: int | None = None) -> None:
-        """folder: kept run folder; a temporary one if None. board: port of the page; 0 for a free one, None for no page."""
+    def __init__(
+        self, scenario: Scenario, folder: Path | None = None, board: int | None = None, *, own_ports: bool = False
+    ) -> None:
+        """folder: kept run folder; a temporary one if None. board: port of the page; 0 for a free one, None for no page.
+
+        own_ports: REST on the scenario's ports, for people; else on free ones, so that many can run beside each other.
+        """
         self.scenario = scenario
         self._keep = folder
         self.folder = folder or Path()
@@ -131,6 +139,9 @@ class Cluster:
         """Plans for UEs with an allocation policy; tells the nodes their shares."""
         self._workers: list[tuple[AllocatorWorker, asyncio.Task[None]]] = []
         self._closing: list[Callable[[], None]] = []
+        self.on_done: Callable[[Done], None] | None = None
+        """Hears what a fleet's clients have done, for the traces of their tasks."""
+        self._own_ports = own_ports
         self._board_port = free_port() if board == 0 else board
         self._page: tuple[_Server, asyncio.Task[None]] | None = None
         self.faults = self._faults()
@@ -188,7 +199,10 @@ class Cluster:
         kind = chain_kind(self.scenario.chain.kind)
         scenario = self.scenario
         chain_id = EVM_CHAIN_ID if kind == "evm" else scenario.chain.chain_id
-        ports = [free_port() for _ in range(scenario.consortium.nodes)]
+        first = scenario.ports.api if self._own_ports else 0
+        ports = [
+            first + i * scenario.ports.api_step if first else free_port() for i in range(scenario.consortium.nodes)
+        ]
         endpoints = [Endpoint(f"http://127.0.0.1:{p}", f"http://127.0.0.1:{p}") for p in ports]
         clock = SystemClock()
         self.ground = await asyncio.to_thread(draw_ground, scenario, endpoints, clock.now_ms(), chain_id)
@@ -199,6 +213,7 @@ class Cluster:
             self.nodes.append(await self.start_node(index))
         for index in range(len(self.ground.nodes)):
             await self._start_worker(index)
+        self.on_done = partial(client_span, self._sink("client", "fleet"))
         if self._board_port is not None:
             self._page = await self._start_board(self._board_port)
 
@@ -254,16 +269,19 @@ class Cluster:
         board = build_board(settings, BoardNodes(settings), panel)
         return await _serve(port, uvicorn.Config(board, log_config=None, log_level="warning", lifespan="on"))
 
+    def _sink(self, service: str, instance: str) -> Tracing:
+        """Where spans of a part of the platform go that is no node; closed with the cluster."""
+        spans = open_tracing(service, instance, from_environment(os.environ))
+        self._closing.append(spans.close)
+        return spans
+
     async def _start_worker(self, index: int) -> None:
         name, seed = self.scenario.server(index).policy, self.scenario.seed
         # In a thread: where numba is installed, a solver that was never used on this machine compiles its kernels here.
         policy = await asyncio.to_thread(registry.policy, "mta", name, seed=seed)
         engine = ThreadEngine(policy, floor_bps=self.running_ground.genesis.market.floor_bps)
-        spans = open_tracing("allocator", str(index), from_environment(os.environ))
-        self._closing.append(spans.close)
-        worker = AllocatorWorker(
-            self._bus, index, engine, solve_ms=self.running_ground.genesis.market.solve_ms, tracing=spans
-        )
+        solve_ms, spans = self.running_ground.genesis.market.solve_ms, self._sink("allocator", str(index))
+        worker = AllocatorWorker(self._bus, index, engine, solve_ms=solve_ms, tracing=spans)
         self._workers.append((worker, asyncio.create_task(worker.run())))
 
     async def stop(self) -> None:

@@ -103,7 +103,7 @@ async def run_scenario(scenario: Scenario, keep: Path | None, progress: Console)
             run: FleetRun = await run_fleet(
                 scenario.fleet, arrivals, scenario.seed, cluster.urls, cluster.places,
                 genesis_id="0x" + ground.genesis.id.hex(), on_change=board.changed,
-                planner=cluster.planner,
+                planner=cluster.planner, on_done=cluster.on_done,
             )  # fmt: skip
         node = cluster.nodes[0]
         report = await report_run(
@@ -126,7 +126,7 @@ async def serve(scenario: Scenario, keep: Path | None, progress: Console, per_mi
     """The embedded platform with its page and a task now and then, until Ctrl-C."""
     began = time.monotonic()
     fleet = lasting(scenario.fleet, per_minute, MOST_MINUTES)
-    async with Cluster(scenario, keep, scenario.ports.board) as cluster:
+    async with Cluster(scenario, keep, scenario.ports.board, own_ports=True) as cluster:
         await wait_live(list(cluster.urls.values()))
         progress.print(
             f"{len(cluster.nodes)} nodes live on {cluster.chain.kind} after {time.monotonic() - began:.1f} s"
@@ -143,7 +143,7 @@ async def serve(scenario: Scenario, keep: Path | None, progress: Console, per_mi
         run = await run_fleet(
             fleet, draw_arrivals(fleet, scenario.plan, scenario.seed), scenario.seed, cluster.urls, cluster.places,
             genesis_id="0x" + cluster.running_ground.genesis.id.hex(), on_change=told, planner=cluster.planner,
-            enough=enough,
+            enough=enough, on_done=cluster.on_done,
         )  # fmt: skip
         await enough.wait()
         return run
