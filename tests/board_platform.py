@@ -1,7 +1,12 @@
 """The embedded platform with its board, as the browser's tests and the pictures of docs/board.md use it. No pytest in here."""
 
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+
+import httpx2
 
 from edgora.lab.processes import free_port
 from edgora.ue.fleet import FleetRun, run_fleet
@@ -29,23 +34,40 @@ class BoardPlatform(Embedded):
         assert self.cluster.board_url is not None
         return self.cluster.board_url
 
-    def play(self, timeout_s: float = 120) -> FleetRun:
+    def play(self, timeout_s: float = 240) -> FleetRun:
         """The scenario's fleet, until each of its tasks has ended; it stays at `fleet`."""
+        self.fleet = self.run(self._playing(), timeout_s)
+        return self.fleet
+
+    def start_playing(self) -> "Future[FleetRun]":
+        """The same, beside whatever else happens."""
+        return asyncio.run_coroutine_threadsafe(self._playing(), self._loop)
+
+    def _playing(self) -> Coroutine[Any, Any, FleetRun]:
         scenario = self.cluster.scenario
         arrivals = draw_arrivals(scenario.fleet, scenario.plan, scenario.seed)
-        self.fleet = self.run(
-            run_fleet(
-                scenario.fleet, arrivals, scenario.seed, self.cluster.urls, self.cluster.places,
-                genesis_id=self.genesis_id,
-            ), timeout_s,
+        return run_fleet(
+            scenario.fleet, arrivals, scenario.seed, self.cluster.urls, self.cluster.places,
+            genesis_id=self.genesis_id,
         )  # fmt: skip
-        return self.fleet
 
     def json(self, path: str, node: int = 0) -> Any:
         """What a node says: the truth that a view is compared with."""
         answer = self.get(path, node)
         answer.raise_for_status()
         return answer.json()
+
+    def board(self) -> Any:
+        """What the board tells its page."""
+        answer = httpx2.get(f"{self.url}/board.json", timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def break_node(self, index: int, act: str) -> None:
+        """Kill, pause, cut off or heal it, through the board's fault panel; the scenario must allow it."""
+        order = {"node": index, "act": act}
+        answer = httpx2.post(f"{self.url}/faults", json=order, headers={"X-Edgora-Board": "1"}, timeout=60)
+        answer.raise_for_status()
 
     def stop_node(self, index: int) -> None:
         self.run(self.cluster.nodes[index].stop())

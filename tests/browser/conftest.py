@@ -12,7 +12,6 @@ the tests here are plain functions.
 """
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from board_platform import SHOTS, BoardPlatform
+from browser import chromium
 
 TIMEOUT_MS = 15_000
-CHROMIUM = (
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -46,11 +42,10 @@ def own_platform() -> Iterator[BoardPlatform]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    binary = shutil.which("chromium") or shutil.which("chromium-browser")
-    if binary is None:
+    if chromium.found() is None:
         pytest.fail("no chromium found: apt-get install chromium", pytrace=False)
     with sync_playwright() as play:
-        running = play.chromium.launch(executable_path=binary, args=list(CHROMIUM), chromium_sandbox=False)
+        running = chromium.launch(play.chromium)
         yield running
         running.close()
 

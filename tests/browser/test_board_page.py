@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 import markup_policies
 from board_platform import BoardPlatform
@@ -36,7 +36,7 @@ def shown(page: Page, url: str) -> None:
     page.goto(url)
     expect(page.locator("#view h1")).to_be_visible()
     expect(page.locator("#view h1")).not_to_have_text("This view cannot be shown")
-    expect(page.locator("#view")).not_to_contain_text(re.compile(r"\b(Loading the view|Reading)\b"))
+    expect(page.locator("#view")).not_to_contain_text(re.compile(r"\b(Loading the view|Reading|Asking the node)\b"))
     expect(page.locator("#foot-height")).to_have_text(re.compile(r"^[\d,\u202f\u00a0 .']+$"))
 
 
@@ -151,7 +151,8 @@ def own_platform() -> Iterator[BoardPlatform]:
     """Two of the four policies carry markup in their name and in their errors; nodes are stopped here, too."""
     policies = [markup_policies.FAILS, markup_policies.NAME, "greedy-global", "greedy-global"]
     servers = [{"policy": name, "x_m": 100.0 * i, "y_m": 50.0 * i} for i, name in enumerate(policies)]
-    with BoardPlatform(f"servers={msgspec.json.encode(servers).decode()}", "name=<b>bold</b>") as running:
+    quick = ("fleet.tasks=5", "plan.cancelled=0", "market.audit_bps=0", "name=<b>bold</b>")
+    with BoardPlatform(f"servers={msgspec.json.encode(servers).decode()}", *quick) as running:
         running.play()
         yield running
 
@@ -223,3 +224,21 @@ def test_with_no_node_left_it_says_so_and_comes_back_by_itself(
         "(before) => Number(document.getElementById('foot-height').textContent.replace(/\\D/g, '')) > before",
         arg=height,
     )
+
+
+def test_a_page_that_came_before_the_nodes_loads_again_once_they_are_known(platform: BoardPlatform, page: Page) -> None:
+    """Its policy named none, so it could read none: in containers the board is up first."""
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            route.fulfill(json={**platform.board(), "nodes": []})
+        else:
+            route.continue_()
+
+    loads: list[str] = []
+    page.on("request", lambda r: loads.append(r.url) if r.is_navigation_request() else None)
+    page.route("**/board.json", answer)
+    shown(page, address(platform, "servers"))
+    assert len(loads) == 2
