@@ -191,7 +191,7 @@ def train(
         if slot // arguments.log_slots > before // arguments.log_slots or slot >= total:
             run.log(slot, updates, {"reward": reward.take(), "loss": loss.take(), "epsilon": epsilon.at(slot)})
 
-    return run.finish(layers("net", online), header, save)
+    return run.finish(slot, updates, layers("net", online), header, save)
 
 
 def _value(heads: torch.Tensor, assign: Ints, level: Ints, ablation: str) -> torch.Tensor:

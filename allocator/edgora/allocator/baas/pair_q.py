@@ -156,7 +156,7 @@ def train(
             run.log(slot, updates, {"reward": reward.take(), "loss": loss.take(), "epsilon": epsilon.at(slot)})
 
     header = {"form": "pair", "algo": algo, "outputs": 2, "theta": params.theta}
-    return run.finish(_arrays(pairs, blocks), header, save)
+    return run.finish(slot, updates, _arrays(pairs, blocks), header, save)
 
 
 def _arrays(pairs: Shallow, blocks: Shallow) -> dict[str, np.ndarray]:

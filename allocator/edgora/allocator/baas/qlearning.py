@@ -113,4 +113,4 @@ def train(
             run.log(slot, updates, {"reward": reward.take(), "loss": loss.take(), "epsilon": epsilon.at(slot)})
 
     header = {"form": "table", "algo": algo}
-    return run.finish(TablePolicy.arrays_of(table), header, save)
+    return run.finish(slot, updates, TablePolicy.arrays_of(table), header, save)

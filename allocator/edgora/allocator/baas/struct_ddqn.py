@@ -213,7 +213,7 @@ def train(
             run.log(slot, updates, {"reward": reward.take(), "loss": loss.take(), "epsilon": epsilon.at(slot)})
 
     header = {"form": "pair", "algo": algo, "outputs": 1, "theta": 0.0}
-    return run.finish(target.exported(), header, save)
+    return run.finish(slot, updates, target.exported(), header, save)
 
 
 def _without_history(networks: _Networks, slots: Slots, assign: Ints) -> Floats:

@@ -14,10 +14,10 @@ A learner uses it so:
     run = Run(out, "baas", "ddqn", seed, settings, total, note, stopped)
     if run.finished: return run.trained()
     if run.checkpoint: restore(run.checkpoint.arrays, run.checkpoint.state)
-    while slot < total and not run.over(slot, save):   # saves now and then, and when it is stopped
+    while slot < total and not run.over(slot, updates, save):   # saves now and then, and when it is stopped
         ...
-        run.log(slot, reward=..., loss=...)
-    return run.finish(arrays, header) if slot >= total else run.trained()
+        run.log(slot, updates, {...})
+    return run.finish(slot, updates, arrays, header, save) if slot >= total else run.trained()
 """
 
 import json
@@ -81,12 +81,14 @@ class Run:
             self._adopt()
         elif self._policy_path.exists():
             raise Refused(f"--out {out} holds a policy of another run: choose an empty folder", field="--out")
+        self._scalars = (
+            _tensorboard(out, self._done + 1 if held else None) if tensorboard and not self.finished else None
+        )
         try:
             self._log = self._log_path.open("ab" if held else "wb")
         except OSError as error:
             raise Refused(f"--out {out} cannot be written: {error}", field="--out") from None
         self._log.truncate(self._logged)
-        self._scalars = _tensorboard(out) if tensorboard else None
         self._began_s = self._saved_s = time.process_time()
 
     @property
@@ -142,8 +144,11 @@ class Run:
             self._save(save)
         return stopped
 
-    def finish(self, arrays: Arrays, header: Mapping[str, object], save: Save) -> Trained:
+    def finish(
+        self, done: int, updates: int, arrays: Arrays, header: Mapping[str, object], save: Save
+    ) -> Trained:  # fmt: skip
         """Write the policy. Its header names the run, so that a policy alone says where it comes from."""
+        self._done, self._updates = done, updates
         write(self._policy_path, arrays, {"problem": self._problem, **header, "run": self._identity()})
         self.finished = True
         self._save(save)
@@ -188,11 +193,14 @@ class Tally:
         return total / count if count else 0.0
 
 
-def _tensorboard(out: Path) -> _Scalars:
+def _tensorboard(out: Path, purge_step: int | None) -> _Scalars:
+    """A writer of scalars; where a run goes on from a checkpoint, readers forget what came after that."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as error:
-        detail = f"tensorboard=true needs the library {error.name}"
-        raise Refused(detail, field="tensorboard", fix="pip install tensorboard") from None
-    writer: _Scalars = SummaryWriter(str(out / "tensorboard"))
+        missing = (error.name or "tensorboard").partition(".")[0]
+        detail = f"tensorboard=true needs the library {missing}"
+        fix = 'pip install "edgora[learn]" tensorboard' if missing == "torch" else "pip install tensorboard"
+        raise Refused(detail, field="tensorboard", fix=fix) from None
+    writer: _Scalars = SummaryWriter(str(out / "tensorboard"), purge_step=purge_step)
     return writer

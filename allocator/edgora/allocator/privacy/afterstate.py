@@ -102,7 +102,7 @@ class Afterstate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 run.log(slot, slot // simulation.batch, {"reward": rewards / steps, **seen_now})
                 rewards, shown = 0.0, slot // simulation.batch
         if slot >= total:
-            run.finish({"W": policy.W}, header(self.kind, instance), save)
+            run.finish(slot, slot // simulation.batch, {"W": policy.W}, header(self.kind, instance), save)
         return {"W": policy.W}
 
 

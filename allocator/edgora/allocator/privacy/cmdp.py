@@ -117,7 +117,7 @@ class Cmdp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 run.log(slot, slot, {**figures, **(watch(table, instance) if slot % WATCHED == 0 else {})})
                 sums = np.zeros(2)
         if slot >= total:
-            run.finish({"Q": table.Q}, header(self.kind, instance), save)
+            run.finish(slot, slot, {"Q": table.Q}, header(self.kind, instance), save)
         return {"Q": table.Q}
 
 

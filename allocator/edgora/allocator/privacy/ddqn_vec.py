@@ -203,7 +203,7 @@ class DdqnVec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 rewards, loss_sum, logged = 0.0, 0.0, (slot, updates)
         found = torch_state.layers("q", target)
         if slot >= total:
-            run.finish(found, head, save)
+            run.finish(slot, updates, found, head, save)
         return found
 
 

@@ -159,5 +159,5 @@ class Drlo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 rewards = loss_sum = 0.0
         found = torch_state.layers("q", online)
         if slot >= total:
-            run.finish(found, header(self.kind, instance), save)
+            run.finish(slot, updates, found, header(self.kind, instance), save)
         return found

@@ -105,5 +105,5 @@ class RlPrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 run.log(slot, slot + self.past_slots, {"reward": rewards / self.log_every, **seen})
                 rewards = 0.0
         if slot >= total:
-            run.finish({"Q": table.Q}, header(self.kind, instance), save)
+            run.finish(slot, slot + self.past_slots, {"Q": table.Q}, header(self.kind, instance), save)
         return {"Q": table.Q}

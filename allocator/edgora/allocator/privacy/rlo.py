@@ -90,5 +90,5 @@ class Rlo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 run.log(slot, slot, {"reward": rewards / self.log_every, "epsilon": epsilon.at(slot), **seen})
                 rewards = 0.0
         if slot >= total:
-            run.finish({"Q": table.Q}, header(self.kind, instance), save)
+            run.finish(slot, slot, {"Q": table.Q}, header(self.kind, instance), save)
         return {"Q": table.Q}
