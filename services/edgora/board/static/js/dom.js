@@ -128,6 +128,24 @@ export function download(name, text, type = "application/json") {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
+// One tab stop for a group of buttons; arrow keys, Home and End go round in it (WAI-ARIA: roving tabindex).
+export function roving(group) {
+  const buttons = () => [...group.querySelectorAll("button")];
+  const rest = (chosen) => { for (const button of buttons()) button.tabIndex = button === chosen ? 0 : -1; };
+  group.addEventListener("focusin", (event) => rest(event.target.closest("button")));
+  group.addEventListener("keydown", (event) => {
+    const all = buttons();
+    const at = all.indexOf(document.activeElement);
+    const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
+    const goal = step ? all[(at + step + all.length) % all.length] : { Home: all[0], End: all.at(-1) }[event.key];
+    if (at < 0 || !goal) return;
+    event.preventDefault();
+    goal.focus();
+  });
+  rest(buttons()[0]);
+  return group;
+}
+
 // ---- text
 
 const grouped = (digits) => digits.replace(/\B(?=(\d{3})+(?!\d))/g, ",");

@@ -23,10 +23,18 @@ const VIEWS = {
   faults: { title: "Faults", load: () => import("./views/faults.js"), when: (config) => config.faults },
 };
 
+function unescaped(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // an address that somebody mistyped: the view says that it knows no such thing
+  }
+}
+
 function readAddress() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const [route, ...rest] = path.split("/");
-  return { route: route || "city", id: decodeURIComponent(rest.join("/")) || null, query: new URLSearchParams(query ?? "") };
+  return { route: route || "city", id: unescaped(rest.join("/")) || null, query: new URLSearchParams(query ?? "") };
 }
 
 // Keeps a view's own settings in the address, so that it can be sent to somebody, without a new entry in the history.
@@ -103,11 +111,13 @@ async function start() {
     root.focus();
   });
   let config;
+  let unknown = false; // no node was known when this page's policy was written
   for (let shown = false; !config; ) {
     try {
       const answer = await fetch("board.json", { cache: "no-store" });
       if (!answer.ok) throw new Error(`the board's server answered ${answer.status}`);
       config = await answer.json();
+      unknown ||= !config.nodes.length;
       if (!config.nodes.length) throw new Error("the board's server knows no node yet");
     } catch (error) {
       config = null;
@@ -116,6 +126,7 @@ async function start() {
       await new Promise((done) => { setTimeout(done, 1_000); });
     }
   }
+  if (unknown) return location.reload(); // the policy that comes with the page now names them
   document.getElementById("scenario").textContent = config.scenario;
   const nav = document.getElementById("nav");
   for (const [route, view] of Object.entries(VIEWS)) {
@@ -126,6 +137,8 @@ async function start() {
   connectionBanner(platform, document.getElementById("link-state"), document.getElementById("banner"));
   footer(platform, document.getElementById("foot"));
   await new Router(platform, root, nav).show(false);
+  // The other views now, too: they come up at once when asked for, and without the board's server if that is gone by then.
+  for (const view of Object.values(VIEWS)) if (!view.when || view.when(config)) view.load().catch(() => {});
 }
 
 start();

@@ -200,7 +200,9 @@ class Platform {
       return;
     }
     const ahead = best && this.statuses.get(best.index).status;
-    if (mine.status && ahead && ahead.header_time_ms - mine.status.header_time_ms > BEHIND_MS) {
+    if (mine.ok && !mine.status && ahead) {
+      this.#switch(best, `node ${node.index} answers, but does not know where the ledger is: reading from node ${best.index}`);
+    } else if (mine.status && ahead && ahead.header_time_ms - mine.status.header_time_ms > BEHIND_MS) {
       this.#switch(best, `node ${node.index} is ${ahead.committed_height - mine.status.committed_height} blocks behind: reading from node ${best.index}`);
     }
   }

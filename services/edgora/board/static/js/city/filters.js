@@ -1,6 +1,6 @@
 // Which tasks the city shows: by UE, server, kernel and phase. The choice stands in the address, so it can be sent on.
 
-import { append, h, say, short, svg } from "../dom.js";
+import { append, h, roving, say, short, svg } from "../dom.js";
 import { PHASES } from "./phases.js";
 
 export class Filters {
@@ -88,7 +88,7 @@ export class Filters {
     this.all = h("button", { type: "button", class: "quiet", onclick: () => { for (const name of Object.keys(this.chosen)) this.set(name, ""); } }, "Show all");
     this.element = append(h("section", { class: "city-side", "aria-label": "Filter" }),
       h("div", { class: "city-selects" }, ueBox, serverBox, kernelBox),
-      h("div", { class: "city-phases", role: "group", "aria-label": "Filter by state" }, [...this.phases.values()].map(({ button }) => button)),
+      roving(h("div", { class: "city-phases", role: "group", "aria-label": "Filter by state" }, [...this.phases.values()].map(({ button }) => button))),
       this.all);
     this.#show();
   }

@@ -4,35 +4,23 @@
 // (only when something is wrong, or has just come right again).
 
 import { announce, clock, h, say } from "../dom.js";
+import { Hearing, standingWords } from "../ledger/standing.js";
 
 const GOOD_NEWS_MS = 8_000; // so long "is back" stays
-const WORTH_SAYING_MS = 1_000; // a wait of consensus shorter than this is its ordinary life
-const WAITS = new Set(["NO_QUORUM", "VIEW_CHANGE", "ALARM", "SYNCING"]);
+const WORTH_SAYING_MS = 3_000; // a view change or a catch-up shorter than this is consensus's ordinary life
 
-// "node 2 and node 3", "nodes 1, 2 and 3"
-export function nodeNames(indexes) {
-  const names = indexes.map(String);
-  if (names.length === 0) return "no node";
-  if (names.length === 1) return `node ${names[0]}`;
-  return `nodes ${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-}
-
-// What is wrong with consensus, by one node's status: a sentence, or null if nothing is.
-export function quorumTrouble(status, now) {
-  if (status === null || !WAITS.has(status.waiting) || status.waiting_since_ms < WORTH_SAYING_MS) return null;
-  if (status.alarm) return `voting has stopped for good: ${status.alarm}`;
-  const silent = status.voters.filter((voter) => !voter.connected && voter.index !== status.server);
-  const since = clock(now - status.waiting_since_ms); // both it and last_heard_ms are durations
-  if (!silent.length) return `consensus waits since ${since}: ${status.sentence.replace(/; since \d+ ms$/, "")}`;
-  const heard = silent.map((voter) => voter.last_heard_ms).filter((at) => at !== null);
-  const from = heard.length ? `, last heard at ${clock(now - Math.min(...heard))}` : "";
-  const votes = `${status.quorum} of ${status.voters.length} votes are needed`;
-  return `${votes}; ${nodeNames(silent.map((voter) => voter.index))} ${silent.length === 1 ? "is" : "are"} silent${from}; waiting since ${since}`;
+// What is wrong with consensus: a sentence, or null if nothing is. standing: ledger/standing.js; status: the current node's.
+function consensusTrouble(standing, status, now) {
+  if (standing && (!standing.enough || standing.newest.alarm)) return standingWords(standing);
+  const waits = status !== null && (status.waiting === "VIEW_CHANGE" || status.waiting === "SYNCING");
+  if (!waits || status.waiting_since_ms < WORTH_SAYING_MS) return null;
+  return `consensus waits since ${clock(now - status.waiting_since_ms).slice(0, 8)}: ${status.sentence.replace(/; since \d+ ms$/, "")}`;
 }
 
 export function connectionBanner(platform, mark, banner) {
   let hide = 0;
   let trouble = null;
+  const hearing = new Hearing();
 
   const paint = () => {
     const { kind, sentence } = platform.notice;
@@ -59,7 +47,8 @@ export function connectionBanner(platform, mark, banner) {
     paint();
   });
   platform.on("status", (statuses) => {
-    trouble = quorumTrouble(statuses.get(platform.node.index).status, Date.now());
+    hearing.take(statuses);
+    trouble = consensusTrouble(hearing.standing(statuses), statuses.get(platform.node.index).status, platform.now());
     paint();
   });
   paint();
