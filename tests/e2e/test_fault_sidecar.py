@@ -11,7 +11,7 @@ from e2e.stack import ROOT, Stack, run, until
 from edgora.client.kernels import order_for_kernel
 from edgora.wire import rest
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 HEADER = {"X-Edgora-Board": "1"}
 
@@ -59,7 +59,7 @@ def broken(engine: None, request: pytest.FixtureRequest) -> Iterator[BrokenStack
 
 
 async def test_the_board_breaks_and_heals_nodes(broken: BrokenStack) -> None:
-    await broken.quorum()
+    await broken.quorum(within_s=300)
 
     async def panel() -> bool:
         try:
