@@ -1,5 +1,6 @@
 """Watching a running platform: one trace a task, `edgora top` against what REST says, and when nodes die under it."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -12,11 +13,11 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import msgspec
@@ -24,11 +25,13 @@ import pytest
 from typer.testing import CliRunner
 
 from edgora.cli import app
+from edgora.client import Wallet
 from edgora.client.images import photo
 from edgora.ports.tracing import PARENT, Stage, span_id
 from edgora.wire import rest
 from embedded import Embedded, spin
 
+T = TypeVar("T")
 PATIENT = ("--timeout", "30")
 """Four nodes share one interpreter here, and a busy machine is no dead node."""
 SLACK_MS = 50
@@ -37,38 +40,29 @@ SLACK_MS = 50
 
 @dataclass
 class Traced:
-    """One task that was submitted with the command line, and every span of the run."""
+    """One task that was submitted with the command line, and all of its spans."""
 
     task: str
     spans: list[dict[str, Any]]
+    """Of this task alone."""
 
 
 @pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Embedded, Path]]:
-    """A platform that writes its spans to a file; every task is audited."""
-    spans = tmp_path_factory.mktemp("traces") / "spans.jsonl"
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("EDGORA_TRACE", "file")
-        environment.setenv("EDGORA_TRACE_FILE", str(spans))
-        with Embedded("market.audit_bps=10000") as running:
-            yield running, spans
-
-
-@pytest.fixture(scope="module")
-def home(observed: tuple[Embedded, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(rich: Wallet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder with a funded key and a picture."""
     folder = tmp_path_factory.mktemp("home")
-    observed[0].funded(10**17).save(folder / "ue.key")
+    rich.save(folder / "ue.key")
     (folder / "photo.png").write_bytes(photo())
     return folder
 
 
 @pytest.fixture(scope="module")
-def traced(observed: tuple[Embedded, Path], home: Path) -> Traced:
+def traced(platform: Embedded, spans: Path, home: Path) -> Traced:
     """`edgora submit` from start to payment."""
-    platform, spans = observed
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("EDGORA_HOME", str(home))
+        environment.setenv("EDGORA_TRACE", "file")
+        environment.setenv("EDGORA_TRACE_FILE", str(spans))
         environment.chdir(home)
         nodes = [word for url in platform.urls for word in ("--node", url)]
         arguments = ["submit", "photo.png", "--kernel", "sobel", "--out", "edges.png", "--settled", "--json", *nodes]
@@ -76,11 +70,17 @@ def traced(observed: tuple[Embedded, Path], home: Path) -> Traced:
     assert done.exit_code == 0, done.output
     task = msgspec.json.decode(done.stdout)["task"]
 
-    def told() -> list[dict[str, Any]]:
-        return [msgspec.json.decode(line) for line in spans.read_bytes().splitlines()]
+    return Traced(task, whole(spans, task))
 
-    until(lambda: any(s["name"] == "task" for s in of_task(told(), task)), "the source's last word")
-    return Traced(task, told())
+
+def whole(spans: Path, task: str) -> list[dict[str, Any]]:
+    """All spans of a task, once its source has told its end."""
+
+    def told() -> list[dict[str, Any]]:
+        return of_task([msgspec.json.decode(line) for line in spans.read_bytes().splitlines()], task)
+
+    until(lambda: any(span["name"] == "task" for span in told()), "the source's last word")
+    return told()
 
 
 def of_task(spans: list[dict[str, Any]], task: str) -> list[dict[str, Any]]:
@@ -97,20 +97,16 @@ def until(ask: Callable[[], object], what: str, within_s: float = 60) -> None:
 # ---- traces ------------------------------------------------------------------------------------------------------------
 
 
-def test_one_trace_from_client_to_chain(observed: tuple[Embedded, Path], traced: Traced) -> None:
-    platform, _ = observed
-    mine = of_task(traced.spans, traced.task)
+def test_one_trace_from_client_to_chain(platform: Embedded, traced: Traced) -> None:
+    mine = traced.spans
     shown = msgspec.json.decode(platform.get(f"/v1/tasks/{traced.task}").content, type=rest.Task)
     assert {span["context"]["trace_id"] for span in mine} == {"0x" + shown.trace_id}
-    assert {span["name"] for span in mine} == {stage.value for stage in Stage}, "every stage of the tree"
+    assert {span["name"] for span in mine} == {stage.value for stage in Stage} - {"audit"}, "every stage of the tree"
     services = {span["name"]: (span["resource"]["attributes"]["service.name"], span["resource"]["attributes"]["service.instance.id"]) for span in mine}  # fmt: skip
     assert services["client.submit"] == services["client.deliver"] == ("client", "cli")
     assert services["task"] == services["source.store"] == ("node", str(shown.offer.source))
     assert services["execute"] == services["runner.run"] == ("node", str(shown.executor))
     assert services["allocator.solve"][0] == "allocator"
-    auditors = {s["resource"]["attributes"]["service.instance.id"] for s in mine if s["name"] == "audit"}
-    assert auditors
-    assert str(shown.executor) not in auditors
 
     ids = [span["context"]["span_id"] for span in mine]
     assert len(set(ids)) == len(ids), "each span is told once"
@@ -127,13 +123,13 @@ def test_one_trace_from_client_to_chain(observed: tuple[Embedded, Path], traced:
 
 
 def test_its_spans_are_in_order(traced: Traced) -> None:
-    mine = of_task(traced.spans, traced.task)
+    mine = traced.spans
     first: dict[str, dict[str, Any]] = {}
     for span in sorted(mine, key=lambda s: s["start_time"]):
         first.setdefault(span["name"], span)
     begins = [first[name]["start_time"] for name in (
         "client.submit", "source.store", "ledger.order", "market.round", "execute", "execute.fetch", "runner.run",
-        "execute.hold", "execute.file", "audit", "settle", "chain.settle",
+        "execute.hold", "execute.file", "settle", "chain.settle",
     )]  # fmt: skip
     instants = [milliseconds(text) for text in begins]
     assert all(a <= b + SLACK_MS for a, b in pairwise(instants)), begins
@@ -153,16 +149,32 @@ def milliseconds(instant: str) -> float:
     return (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1000
 
 
-def test_traces_keep_the_secrets(traced: Traced, observed: tuple[Embedded, Path]) -> None:
+def test_traces_keep_the_secrets(traced: Traced) -> None:
     """Names and integers only: no octets longer than a digest."""
-    for line in observed[1].read_text().splitlines():
-        values = msgspec.json.decode(line)["attributes"].values()
+    for span in traced.spans:
+        values = span["attributes"].values()
         assert all(len(value) <= 66 for value in values if isinstance(value, str))
 
 
 def test_ids_follow_from_the_task_alone(traced: Traced) -> None:
-    root = next(span for span in of_task(traced.spans, traced.task) if span["name"] == "task")
+    root = next(span for span in traced.spans if span["name"] == "task")
     assert root["context"]["span_id"] == f"0x{span_id(bytes.fromhex(traced.task[2:]), Stage.TASK, ()):016x}"
+
+
+@pytest.mark.slow
+def test_an_audit_is_part_of_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = tmp_path / "spans.jsonl"
+    monkeypatch.setenv("EDGORA_TRACE", "file")
+    monkeypatch.setenv("EDGORA_TRACE_FILE", str(spans))
+    with Embedded("market.audit_bps=10000") as platform, platform.client(platform.funded()) as ue:
+        delivery = ue.compute(spin())
+        ue.finish(delivery.task)
+        told = whole(spans, "0x" + delivery.task.hex())
+    audits = [span for span in told if span["name"] == "audit"]
+    auditors = {span["resource"]["attributes"]["service.instance.id"] for span in audits}
+    assert len(auditors) == len(audits) >= 1
+    assert str(delivery.executor) not in auditors
+    assert all(span["attributes"]["edgora.executor"] == delivery.executor for span in audits)
 
 
 # ---- top ---------------------------------------------------------------------------------------------------------------
@@ -174,39 +186,42 @@ def top(*arguments: str, code: int = 0) -> Any:
     return msgspec.json.decode(done.stdout)
 
 
-def test_top_says_what_rest_says(observed: tuple[Embedded, Path], traced: Traced) -> None:
-    platform, _ = observed
+def test_top_says_what_rest_says(platform: Embedded, traced: Traced) -> None:
+    """The platform moves on between two questions: what only grows is between its value before and its value after."""
+
+    def ask(path: str, kind: type[T]) -> T:
+        return msgspec.json.decode(platform.get(path, 1).content, type=kind)
+
+    before, servers = ask("/v1/status", rest.Status), ask("/v1/servers", rest.ServerList)
     told = top("--node", platform.urls[1])
+    after, later = ask("/v1/status", rest.Status), ask("/v1/servers", rest.ServerList)
     assert told["node"] == platform.urls[1]
-    ended = {row["id"]: row for row in told["tasks"]["ended"]}
-    shown = msgspec.json.decode(platform.get(f"/v1/tasks/{traced.task}").content, type=rest.Task)
-    row = ended[traced.task]
-    assert (row["state"], row["why"], row["kernel"], row["executor"]) == ("SETTLED", shown.why, "sobel", shown.executor)
-    assert row["amount_wei"] == shown.amount
-    listed = msgspec.json.decode(platform.get("/v1/servers", 1).content, type=rest.ServerList)
-    assert [(s["id"], s["earned_wei"], s["done"]) for s in told["servers"]] == [
-        (s.id, s.earned, s.reputation.done) for s in listed.items
-    ]
-    page = msgspec.json.decode(platform.get("/v1/allocations?limit=12", 1).content, type=rest.AllocationPage)
-    by_round = {r["round"]: r for r in told["rounds"]}
-    assert by_round
-    for found in page.items:
-        if found.round in by_round and found.closed_ms is not None:
-            seen = by_round[found.round]
-            assert (seen["winner"], seen["value_wei"], seen["greedy_wei"], seen["bound_wei"]) == (
-                found.winner,
-                found.value,
-                found.greedy_value,
-                found.bound,
-            )
-    status = msgspec.json.decode(platform.get("/v1/status", 1).content, type=rest.Status)
-    assert (told["ledger"]["quorum"], told["ledger"]["view"]) == (status.quorum, status.view)
+    assert before.view <= told["ledger"]["view"] <= after.view
+    assert before.committed_height <= told["ledger"]["committed_height"] <= after.committed_height
+    assert told["ledger"]["quorum"] == after.quorum
     assert [voter["index"] for voter in told["ledger"]["voters"]] == [0, 1, 2, 3]
     assert {node["url"] for node in told["ledger"]["nodes"]} == set(platform.urls), "the others were learnt from node 1"
 
+    row = next(row for row in told["tasks"]["ended"] if row["id"] == traced.task)
+    shown = ask(f"/v1/tasks/{traced.task}", rest.Task)
+    assert (row["state"], row["why"], row["kernel"], row["executor"]) == ("SETTLED", shown.why, "sobel", shown.executor)
+    assert row["amount_wei"] == shown.amount
+    for was, said, became in zip(servers.items, told["servers"], later.items, strict=True):
+        assert said["id"] == was.id
+        assert int(was.earned) <= int(said["earned_wei"]) <= int(became.earned)
+        assert was.reputation.done <= said["done"] <= became.reputation.done
 
-def test_a_task_under_way_is_shown_with_its_reason(observed: tuple[Embedded, Path]) -> None:
-    platform, _ = observed
+    page = {found.round: found for found in ask("/v1/allocations?limit=50", rest.AllocationPage).items}
+    closed = [said for said in told["rounds"] if said["closed_ms"] is not None]
+    assert closed
+    for said in closed:
+        found = page[said["round"]]
+        assert (said["winner"], said["value_wei"]) == (found.winner, found.value)
+        assert (said["greedy_wei"], said["bound_wei"]) == (found.greedy_value, found.bound)
+        assert len(said["refused"]) <= sum(not proposal.accepted for proposal in found.proposals)
+
+
+def test_a_task_under_way_is_shown_with_its_reason(platform: Embedded) -> None:
     with platform.client(platform.funded()) as ue:
         rounds = 20_000 * 8_000 // max(1, ue.quote(spin(20_000)).expected_ms)
         task = "0x" + ue.submit(spin(rounds, auditable=False)).task.hex()
@@ -229,10 +244,9 @@ def test_a_task_under_way_is_shown_with_its_reason(observed: tuple[Embedded, Pat
 
 @pytest.mark.parametrize(("page", "least"), [("why.md", 9), ("observing.md", 6)])
 def test_commands_of_the_pages_work(
-    observed: tuple[Embedded, Path], traced: Traced, home: Path, monkeypatch: pytest.MonkeyPatch, page: str, least: int
+    platform: Embedded, traced: Traced, home: Path, monkeypatch: pytest.MonkeyPatch, page: str, least: int
 ) -> None:
     """Each command as it stands, but for the task's id and where this platform listens. Containers are tested elsewhere."""
-    platform, _ = observed
     monkeypatch.setenv("EDGORA_HOME", str(home))
     monkeypatch.chdir(home)
     done = 0
@@ -310,28 +324,60 @@ class Terminal:
         return status
 
 
-def test_the_live_screen_follows_keys_and_survives_its_node(observed: tuple[Embedded, Path]) -> None:
-    """Last in this module: it stops nodes."""
-    platform, _ = observed
+class Door:
+    """A way to a node that can be shut: the node is well, and to whoever comes this way it is dead."""
+
+    def __init__(self, platform: Embedded, node: int) -> None:
+        self._platform, self._target = platform, int(platform.urls[node].rpartition(":")[2])
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server = platform.run(self._open())
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _open(self) -> asyncio.Server:
+        return await asyncio.start_server(self._pass, "127.0.0.1", 0)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers += [writer, inner_writer]
+        with contextlib.suppress(OSError):
+            await asyncio.gather(self._pump(reader, inner_writer), self._pump(inner_reader, writer))
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    def shut(self) -> None:
+        async def work() -> None:
+            self._server.close()
+            for writer in self._writers:
+                writer.transport.abort()
+
+        self._platform.run(work())
+
+
+def test_the_live_screen_follows_keys_and_survives_its_node(platform: Embedded) -> None:
+    door = Door(platform, 3)
     edgora = (sys.executable, "-c", "from edgora.cli import main; main()")
-    terminal = Terminal(*edgora, "top", "--node", platform.urls[3], "--every", "0.2", *PATIENT, rows=40, columns=140)
+    terminal = Terminal(*edgora, "top", "--node", door.url, "--every", "0.3", *PATIENT, rows=40, columns=140)
     try:
         terminal.until("SERVERS")
         assert "\x1b[?1049h" in terminal.seen, "the alternate screen: the user's own lines stay as they were"
+        terminal.until("4 of 4 nodes answer")
         terminal.press("s")
         terminal.until("[s] show servers")
-        platform.run(platform.cluster.nodes[3].stop())
-        terminal.until(f"{platform.urls[3]} does not answer")
+        door.shut()
+        terminal.until(f"{door.url} does not answer")
         terminal.until("3 of 4 nodes answer")
         terminal.press("q")
         terminal.until("\x1b[?1049l")
         assert terminal.process.wait(20) == 0
     finally:
         terminal.close()
-    told = top("--node", platform.urls[3], "--node", platform.urls[0])
+        door.shut()
+    told = top("--node", door.url, "--node", platform.urls[0])
     assert told["node"] == platform.urls[0]
-    assert f"{platform.urls[3]} does not answer" in told["says"][0]
-    assert [node["problem"] is None for node in told["ledger"]["nodes"] if node["url"] != platform.urls[3]] == [
-        True
-    ] * 3
-    assert top("--node", platform.urls[3], code=1)["error"]["code"] == "unavailable"
+    assert f"{door.url} does not answer" in told["says"][0]
+    assert top("--node", door.url, code=1)["error"]["code"] == "unavailable"

@@ -258,7 +258,7 @@ def test_what_is_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatc
 def test_off_imports_nothing() -> None:
     """With the default nothing of OpenTelemetry is in the process (that only telemetry may load it the linter checks)."""
     code = (
-        "import sys, edgora.cli, edgora.allocator.allocd.worker, edgora.node.duties.runs\n"
+        "import sys, edgora.cli, edgora.telemetry.metrics\n"
         "from edgora.telemetry.tracing import from_environment, open_tracing\n"
         "tracing = open_tracing('node', '0', from_environment({}))\n"
         "assert not tracing.on\n"
