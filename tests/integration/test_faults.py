@@ -3,6 +3,7 @@
 Everything is asked for as the page asks for it, over the board's routes; what follows is read from the nodes' REST.
 """
 
+import asyncio
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from typer.testing import CliRunner
 
 from edgora.cli import app
 from edgora.client import Wallet
+from edgora.lab.cluster import Cluster
+from edgora.lab.faults import Gate
+from edgora.lab.scenario import load
 from edgora.wire.market import ResultCode
 from embedded import ECHO, Embedded, own_module, spin
 
@@ -204,6 +208,29 @@ def test_the_commands_of_the_page(breakable: Embedded, monkeypatch: pytest.Monke
     assert sum("│ up │ none" in line for line in shown) == 4 + 3, "four at first, three were healed"
     assert any("3 are needed" in line and "silent: 1, 2" in line for line in shown)
     assert any("3 │ up │ false_result" in line for line in shown)
+
+
+async def test_a_platform_with_a_paused_node_can_be_stopped() -> None:
+    """A request that the node holds back does not hold the whole platform."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    cluster = Cluster(load(None, ["faults.allowed=true"]))
+    assert cluster.faults is not None
+    gate, said = cluster.faults.gate(0, app), asyncio.Event()
+
+    async def heard(_: Any) -> None:
+        said.set()
+
+    assert isinstance(gate, Gate)
+    gate.hold()
+    waiting = asyncio.ensure_future(gate({}, heard, heard))
+    await asyncio.sleep(0)
+    assert not said.is_set()
+    await cluster.stop()
+    await asyncio.wait_for(waiting, 5)
+    assert said.is_set()
 
 
 def test_without_the_scenarios_word_there_is_nothing_to_ask(platform: Embedded) -> None:

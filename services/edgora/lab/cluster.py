@@ -286,6 +286,8 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop what was started, in reverse; a temporary folder is removed."""
+        if self.faults is not None:
+            self.faults.let_go()
         if self._page is not None:
             web, serving = self._page
             web.should_exit = True

@@ -86,6 +86,12 @@ class EmbeddedFaults:
         self._gates[index] = Gate(app)
         return self._gates[index]
 
+    def let_go(self) -> None:
+        """Nothing stands still any more: what the cluster stops must be able to end."""
+        for index, gate in self._gates.items():
+            gate.release()
+            self._cluster.network.release(index)
+
     def _chosen(self, index: int) -> Lie | None:
         known = self._nodes.get(index)
         return None if known is None else known.lie
