@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgora.ue.plan import Fleet, Refunds, draw_arrivals, draw_positions, nearest
+from edgora.ue.plan import Fleet, Refunds, draw_arrivals, draw_positions, lasting, nearest
 from edgora.wire.errors import Refused
 
 
@@ -39,3 +39,24 @@ def test_more_refunds_than_tasks_are_refused() -> None:
 
 def test_servers_are_near_in_order_of_distance_then_id() -> None:
     assert nearest((0, 0), {0: (3, 0), 1: (0, 2), 2: (0, 3), 3: (1, 0)}) == [3, 1, 0, 2]
+
+
+def test_a_lasting_fleet_asks_at_its_rate_for_its_time() -> None:
+    fleet = lasting(Fleet(ues=5), 60, 30)
+    arrivals = draw_arrivals(fleet, Refunds(), 7)
+    assert len(arrivals) == 1_800
+    assert 1_650_000 < arrivals[-1].at_ms < 1_950_000, "thirty minutes, as far as a Poisson process keeps them"
+    assert {a.ue for a in arrivals} == set(range(5))
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "minutes", "field"),
+    [
+        (0, 1, "rate"), (-1, 1, "rate"), (601, 1, "rate"), (float("nan"), 1, "rate"),
+        (60, 0, "minutes"), (60, 1_441, "minutes"), (60, float("inf"), "minutes"),
+    ],
+)  # fmt: skip
+def test_a_lasting_fleet_is_bounded(per_minute: float, minutes: float, field: str) -> None:
+    with pytest.raises(Refused) as refused:
+        lasting(Fleet(), per_minute, minutes)
+    assert refused.value.field == field
