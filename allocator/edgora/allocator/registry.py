@@ -9,6 +9,9 @@ where a solution is a plan, or anything with `plan` and optionally `bound`. A po
 runs unchanged on paper instances and in live rounds. The same call serves both: a live round has no symbols of a
 paper, so solvers that need them refuse it by name.
 
+In rounds of the market `baas:SOLVER` and `baas:module:object` are policies of BaaS, which see a round as slots of theirs
+(baas_rounds).
+
 Problems are imported on first use; without the `solve` extra they are refused with what to install.
 """
 
@@ -165,9 +168,17 @@ def problem(name: str) -> Problem:
 
 
 def policy(problem_name: str, name: str, *, seed: int = 0, settings: Mapping[str, object] | None = None) -> Chosen:
-    """A policy for live rounds and sweeps: a solver's name, or `module:object`."""
+    """A policy for live rounds and sweeps: a solver's name, or `module:object`; `baas:` before either plays rounds as slots."""
+    if problem_name == "mta" and name.startswith("baas:"):
+        inner = name.removeprefix("baas:")
+        return Chosen(_baas_rounds(), name, seed, settings or {}, _imported(inner) if ":" in inner else None)
     user = _imported(name) if ":" in name else None
     return Chosen(problem(problem_name), name, seed, settings or {}, user)
+
+
+def _baas_rounds() -> Any:
+    problem("baas")  # refused by name where its libraries are not installed
+    return importlib.import_module("edgora.allocator.baas_rounds").BAAS_ROUNDS
 
 
 def solve(
