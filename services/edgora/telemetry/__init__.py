@@ -1,1 +1,1 @@
-"""Events turned into metrics and logs. Imported by composition roots only."""
+"""Events turned into metrics, traces and logs. Imported by composition roots only."""
