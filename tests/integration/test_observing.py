@@ -28,6 +28,8 @@ from edgora.cli import app
 from edgora.client import Wallet
 from edgora.client.images import photo
 from edgora.ports.tracing import PARENT, Stage, span_id
+from edgora.ue.fleet import run_fleet
+from edgora.ue.plan import draw_arrivals
 from edgora.wire import rest
 from embedded import Embedded, spin
 
@@ -175,6 +177,28 @@ def test_an_audit_is_part_of_the_trace(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(auditors) == len(audits) >= 1
     assert str(delivery.executor) not in auditors
     assert all(span["attributes"]["edgora.executor"] == delivery.executor for span in audits)
+
+
+@pytest.mark.slow
+def test_a_fleet_tells_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `edgora demo` does it: the UEs' clients in one trace each with the platform."""
+    spans = tmp_path / "spans.jsonl"
+    monkeypatch.setenv("EDGORA_TRACE", "file")
+    monkeypatch.setenv("EDGORA_TRACE_FILE", str(spans))
+    with Embedded("fleet.ues=1", "fleet.tasks=2") as platform:
+        cluster, plan = platform.cluster, platform.cluster.scenario
+        arrivals = draw_arrivals(plan.fleet, plan.plan, plan.seed)
+        run = platform.run(
+            run_fleet(plan.fleet, arrivals, plan.seed, cluster.urls, cluster.places, on_done=cluster.on_done)
+        )
+    told = [msgspec.json.decode(line) for line in spans.read_bytes().splitlines()]
+    for record in run.records:
+        mine = {span["name"]: span["resource"]["attributes"] for span in of_task(told, record.task)}
+        assert {Stage(name) for name in mine} >= {Stage.SUBMIT, Stage.DELIVER, Stage.STORE, Stage.SOLVE, Stage.TASK}
+        assert (mine["client.submit"]["service.name"], mine["client.submit"]["service.instance.id"]) == (
+            "client",
+            "fleet",
+        )
 
 
 # ---- top ---------------------------------------------------------------------------------------------------------------
