@@ -1,6 +1,6 @@
 """The ledger's view and its block page, against what the nodes' REST says; and two of four nodes that stop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from board_platform import BoardPlatform
+from edgora.ports.faults import Act, FaultOrder
 
 pytestmark = pytest.mark.browser
 WITHIN_MS = 3_000
@@ -15,6 +16,20 @@ WITHIN_MS = 3_000
 HEALED_MS = 60_000
 GONE = "ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_EMPTY_RESPONSE|status of 503"
 """What a browser says of its own accord about nodes that are stopped on purpose."""
+
+
+@pytest.fixture(scope="module")
+def own_platform() -> Iterator[BoardPlatform]:
+    """One whose nodes may be stopped and paused."""
+    with BoardPlatform("faults.allowed=true") as running:
+        running.play()
+        yield running
+
+
+def act(platform: BoardPlatform, node: int, what: Act) -> None:
+    faults = platform.cluster.faults
+    assert faults is not None
+    platform.run(faults.act(FaultOrder(node=node, act=what)))
 
 
 def cells(row: Locator) -> list[str]:
@@ -155,6 +170,23 @@ def test_two_of_four_nodes_stop_and_the_page_says_what_is_missing(
     with own_platform.client(own_platform.funded()):  # funding is ordered: the ledger moves again
         newer = page.locator(f'.blocks tr[data-height="{before + 1}"]')
         expect(newer).to_be_attached(timeout=HEALED_MS)
+
+
+def test_paused_nodes_are_silent_although_their_connections_stand(
+    own_platform: BoardPlatform, page: Page, watched: Any
+) -> None:
+    """A process that is stopped refuses nothing: that it says nothing has to be noticed, by the others' clocks."""
+    watched.expect(GONE)
+    page.goto(f"{own_platform.url}/#/ledger")
+    standing = page.locator("#standing")
+    expect(standing).to_contain_text("All 4 nodes are heard", timeout=HEALED_MS)
+    act(own_platform, 0, Act.PAUSE)
+    act(own_platform, 3, Act.PAUSE)
+    expect(standing).to_contain_text("only 2 of 4 nodes are heard. Node 0 is silent since", timeout=WITHIN_MS)
+    expect(standing).to_contain_text("node 3 is silent since")
+    act(own_platform, 0, Act.HEAL)
+    act(own_platform, 3, Act.HEAL)
+    expect(standing).to_contain_text("All 4 nodes are heard", timeout=HEALED_MS)
 
 
 def test_a_view_change_is_told_with_its_reason(

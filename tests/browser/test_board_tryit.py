@@ -79,7 +79,7 @@ def test_a_photo_is_filtered_by_the_command_and_followed_on_the_page(
     result = tmp_path / words[words.index("--out") + 1]
     output = Raster.from_file(result.read_bytes())
     assert verify_output("sobel", to_kernel_input("sobel", source.read_bytes(), {}), output.to_octets())
-    page.get_by_label("Result").set_input_files(result)
+    page.get_by_label("Result", exact=True).set_input_files(result)
     shown = page.get_by_alt_text("the result that you chose")
     expect(shown).to_be_visible()
     assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [120, 90]

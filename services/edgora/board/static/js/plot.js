@@ -5,7 +5,7 @@
 //   root.append(plot.element); plot.update({ series });
 //
 // `time`: x are instants in ms. `zero: false`: the y axis need not begin at 0. `whole`: y are whole numbers. `step`: a value
-// stands until the next one.
+// stands until the next one. A series may carry `style`, so that it looks the same whichever others are there.
 //
 // Rule 1: a series is told by dash and marker, or by its hatching, as well as by its colour.
 // Rule 2: what the pointer shows the keyboard shows: the drawing is a slider over the x values, whose value text names
@@ -150,6 +150,11 @@ class Plot {
     if (this.at !== null) this.mark(at);
   }
 
+  // Which of the dashes, markers and hatchings a series has.
+  style(index) {
+    return (this.spec.series[index].style ?? index) % STYLES;
+  }
+
   valued(name, value) {
     return `${name} ${figure(value)}${this.spec.unit ? ` ${this.spec.unit}` : ""}`;
   }
@@ -196,7 +201,7 @@ class LinePlot extends Plot {
   }
 
   stroke(points, index) {
-    const style = index % STYLES;
+    const style = this.style(index);
     const places = points.map(([px, py]) => `${this.x(px).toFixed(1)} ${this.y(py).toFixed(1)}`);
     const stepped = () => places.slice(1).map((place) => `H${place.replace(" ", "V")}`).join("");
     const line = svg("path", { d: !places.length ? "" : this.spec.step ? `M${places[0]}${stepped()}` : `M${places.join("L")}`, class: `plot-line series-${style}`, "stroke-dasharray": DASHES[style] });
@@ -206,7 +211,7 @@ class LinePlot extends Plot {
   }
 
   key_of(index) {
-    const style = index % STYLES;
+    const style = this.style(index);
     return svg("svg", { width: 34, height: 12, "aria-hidden": "true" },
       svg("line", { x1: 0, x2: 34, y1: 6, y2: 6, class: `plot-line series-${style}`, "stroke-dasharray": DASHES[style] }),
       svg("path", { d: SHAPES[style], transform: "translate(17,6)", class: `plot-mark series-${style}` }));
@@ -228,7 +233,7 @@ class LinePlot extends Plot {
     const [value, values] = this.slots[at];
     const x = this.x(value);
     this.cursor.append(svg("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - this.bottom }));
-    values.forEach((y, index) => this.cursor.append(svg("circle", { cx: x, cy: this.y(y), r: 6, class: `series-${index % STYLES}` })));
+    values.forEach((y, index) => this.cursor.append(svg("circle", { cx: x, cy: this.y(y), r: 6, class: `series-${this.style(index)}` })));
   }
 }
 
@@ -254,7 +259,7 @@ class BarPlot extends Plot {
   paint() {
     const { names, series } = this.spec;
     const y = this.frame(...span(series.flatMap(({ values }) => values.filter(Number.isFinite)), true));
-    this.picture.append(svg("defs", {}, series.map((_, index) => this.hatch(index % STYLES))));
+    this.picture.append(svg("defs", {}, series.map((_, index) => this.hatch(this.style(index)))));
     this.step = (this.width - LEFT - RIGHT) / names.length;
     const wide = Math.min(48, (this.step * 0.8) / series.length);
     names.forEach((name, at) => {
@@ -268,7 +273,7 @@ class BarPlot extends Plot {
         const [top, base] = [y(Math.max(0, values[at])), y(Math.min(0, values[at]))];
         this.picture.append(svg("rect", {
           x: middle + (index - series.length / 2) * wide, y: top, width: wide, height: Math.max(1, base - top),
-          fill: `url(#${this.id}-hatch${index % STYLES})`, class: `plot-bar series-${index % STYLES}`,
+          fill: `url(#${this.id}-hatch${this.style(index)})`, class: `plot-bar series-${this.style(index)}`,
         }));
       });
     });
@@ -282,7 +287,7 @@ class BarPlot extends Plot {
   }
 
   key_of(index) {
-    const style = index % STYLES;
+    const style = this.style(index);
     const id = `${this.id}-key${style}`;
     return svg("svg", { width: 20, height: 12, "aria-hidden": "true" }, svg("defs", {}, this.hatch(style, id)),
       svg("rect", { x: 1, y: 1, width: 18, height: 10, fill: `url(#${id})`, class: `plot-bar series-${style}` }));

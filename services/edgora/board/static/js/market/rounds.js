@@ -89,8 +89,8 @@ export class UtilityPlots {
     });
     this.utility.update({
       series: [
-        { name: "proven bound", points: along(({ bound }) => bound) }, { name: "greedy (built in)", points: along(({ greedy_value }) => greedy_value) },
-        ...policies.map((policy) => ({ name: policy, points: along((round) => best(round, policy)) })),
+        { name: "proven bound", style: 0, points: along(({ bound }) => bound) }, { name: "greedy (built in)", style: 1, points: along(({ greedy_value }) => greedy_value) },
+        ...policies.map((policy, place) => ({ name: policy, style: 2 + place, points: along((round) => best(round, policy)) })),
       ].filter(({ points }) => points.length),
       csv: {
         name: "utility.csv", headings: ["round", "closed_ms", "winner", "value_wei", "greedy_wei", "bound_wei", ...policies.map((policy) => `${policy}_wei`)],
@@ -99,7 +99,7 @@ export class UtilityPlots {
     });
     const bounded = this.#bounded();
     const part = (pick) => bounded.map((round) => [round.closed_ms, (100 * asGwei(pick(round))) / asGwei(round.bound)]);
-    this.share.update({ series: bounded.length ? [{ name: "winner", points: part(({ value }) => value) }, { name: "greedy (built in)", points: part(({ greedy_value }) => greedy_value) }] : [] });
+    this.share.update({ series: bounded.length ? [{ name: "winner", style: 2, points: part(({ value }) => value) }, { name: "greedy (built in)", style: 1, points: part(({ greedy_value }) => greedy_value) }] : [] });
   }
 
   #bounded() {

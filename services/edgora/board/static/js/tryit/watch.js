@@ -44,7 +44,7 @@ export function progress(task) {
     }, step < at || task.state === "SETTLED" ? "done: " : step === at ? "now: " : "", words))),
     ended ? h("p", {}, h("strong", {}, `It ended as ${task.state}.`)) : null,
     h("p", { class: "why" }, task.why),
-    h("p", {}, `It may cost ${gwei(task.maximum)} at most${task.amount === "0" ? "" : `, and costs ${gwei(task.amount)}`}. `, link(`#/task/${task.id}`, "All about this task"), "."));
+    h("p", {}, task.amount === "0" ? `It may cost ${gwei(task.maximum)} at most. ` : `It costs ${gwei(task.amount)}, of ${gwei(task.maximum)} that were reserved. `, link(`#/task/${task.id}`, "All about this task"), "."));
 }
 
 export function showTasks(place, tasks, waiting) {
