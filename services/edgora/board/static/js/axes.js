@@ -20,7 +20,8 @@ export function figure(value) {
   return size !== 0 && size < 0.001 ? tiny.format(value) : plain.format(value);
 }
 
-// Lowest and highest of some numbers, with zero among them where `zero` is set; never an empty span.
+// Lowest and highest of some numbers, with zero among them where `zero` is set; never less than a thousandth of what they
+// are: finer would be a picture of rounding, and its marks would need more digits than a figure has.
 export function span(values, zero) {
   let low = zero ? 0 : Infinity;
   let high = zero ? 0 : -Infinity;
@@ -30,7 +31,8 @@ export function span(values, zero) {
   }
   if (!(low <= high)) return [0, 1];
   if (low === high) return low === 0 ? [0, 1] : [low - Math.abs(low) / 10, high + Math.abs(high) / 10];
-  return [low, high];
+  const lack = Math.max(Math.abs(low), Math.abs(high)) / 1000 - (high - low);
+  return lack > 0 ? [low - lack / 2, high + lack / 2] : [low, high];
 }
 
 // Round numbers from low to high, at most `most`, at steps of 1, 2 or 5 times a power of ten.
