@@ -95,14 +95,15 @@ def _hunt(name: str, scenarios: int, seeds: int) -> None:
     mutant = next(m for m in MUTANTS if m.name == name)
     sys.meta_path.insert(0, _Planter(mutant))
     from edgora.lab.sim import campaign
+    from edgora.lab.sim.options import expand
 
     started = time.perf_counter()
     found = None
-    order = (
-        _order(scenarios, seeds)
-        if mutant.first == SCENARIO
-        else sorted(_order(scenarios, seeds), key=lambda x: (x[1] // 40, x[0] != SEED))
-    )
+    order = list(_order(scenarios, seeds))
+    if mutant.first == SEED:
+        order.sort(key=lambda x: (x[1] // 40, x[0] != SEED))
+    if mutant.liar:
+        order.sort(key=lambda x: x[0] != SEED or mutant.liar not in expand(x[1]).behaviours)
     for tried, (generator, number) in enumerate(order, 1):
         outcome = campaign.run_job(campaign.Job(generator, number))
         if outcome.rule:

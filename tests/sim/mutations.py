@@ -1,7 +1,7 @@
 """The planted bugs of ledger.md 19, as substitutions in the ledger core's source text.
 
 Each is a mistake that somebody has made or could make; several are safe to the eye. `first` names the generator that is
-asked first.
+asked first; `liar` what a Byzantine replica must do for the mistake to show, so that of all seeds those are asked first.
 """
 
 from typing import Literal, NamedTuple
@@ -22,6 +22,7 @@ class Mutant(NamedTuple):
     what: str
     edits: tuple[Edit, ...]
     first: Literal["scenario", "seed"] = "scenario"
+    liar: str = ""
 
 
 MUTANTS = (
@@ -103,6 +104,7 @@ MUTANTS = (
             ),
         ),
         "seed",
+        "bad_blocks",
     ),
     Mutant(
         "send_before_sync",
@@ -146,7 +148,9 @@ MUTANTS = (
                 L + "views",
                 "    view.view, view.active, view.own_change, view.left_because = new_view, False, change, why\n"
                 "    view.changes[core.me] = change\n    _forget_view(core)\n",
-                "    view.own_change, view.left_because = change, why\n    view.changes[core.me] = change\n",
+                "    view.own_change, view.left_because = change, why\n    view.changes[core.me] = change\n"
+                # Its timers start again as well, else it would ask without end at one instant.
+                "    core.timers.progress_since = core.timers.heartbeat_ms = core.timers.rearmed_ms = core.now\n",
             ),
         ),
         "seed",
@@ -156,6 +160,7 @@ MUTANTS = (
         "one VIEW_CHANGE for a higher view is enough to follow",
         (Edit(L + "views", "    if len(above) > core.f:\n", "    if above:\n"),),
         "seed",
+        "huge_views",
     ),
     Mutant(
         "seq_consumed_twice",
@@ -168,12 +173,14 @@ MUTANTS = (
             ),
         ),
         "seed",
+        "bad_blocks",
     ),
     Mutant(
         "tx_signature_unchecked",
         "a proposal's transaction signatures are believed",
         (Edit(L + "normal", "    if all(ok):\n", "    if ok is not None:\n"),),
         "seed",
+        "bad_blocks",
     ),
     Mutant(
         "commit_quorum_by_prepare",
@@ -199,5 +206,6 @@ MUTANTS = (
             ),
         ),
         "seed",
+        "bad_blocks",
     ),
 )

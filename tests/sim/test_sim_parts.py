@@ -190,6 +190,11 @@ def test_unknown_results_may_be_there_or_not():
     check_history([operation(b"a", 0), operation(b"b", 0)], {a.tx_hash: a})
 
 
+def test_the_same_bytes_again_are_the_same_operation():
+    a = at(b"a", 2)
+    check_history([operation(b"a", 0, 5, a), operation(b"a", 9, 12, a)], {a.tx_hash: a})
+
+
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
 

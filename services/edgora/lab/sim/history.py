@@ -4,6 +4,8 @@ An operation is invoked once, may be sent many times to many nodes (the identica
 unknown. Since all operations go through one total order, linearizability is two checks: every answer is the one that
 the order gives (the reference model's receipt), and an operation that was answered before another was invoked stands
 before it in the order. Unknown results are allowed both ways: present or absent.
+
+The same bytes signed again are the same operation, sent once more: what counts is when they were invoked first.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,7 +37,9 @@ class Operation:
 def check_history(operations: Iterable[Operation], chain: Mapping[bytes, Receipt]) -> None:
     """P6 over all clients. `chain` holds the reference model's first receipt of each transaction by its hash."""
     placed: list[tuple[tuple[int, int], Operation]] = []
+    invoked: dict[bytes, int] = {}
     for operation in operations:
+        invoked.setdefault(operation.hash, operation.invoked_ms)
         receipt = chain.get(operation.hash)
         if operation.receipt is None:
             if receipt is not None:
@@ -49,12 +53,12 @@ def check_history(operations: Iterable[Operation], chain: Mapping[bytes, Receipt
     placed.sort(key=lambda item: item[0], reverse=True)
     earliest_answer_above: tuple[int, Operation] | None = None
     for _, operation in placed:
-        if earliest_answer_above is not None and earliest_answer_above[0] < operation.invoked_ms:
+        if earliest_answer_above is not None and earliest_answer_above[0] < invoked[operation.hash]:
             later = earliest_answer_above[1]
             raise Violation(
                 "P6",
                 f"{later.hash.hex()[:12]} was answered at {earliest_answer_above[0]} ms, before "
-                f"{operation.hash.hex()[:12]} was invoked at {operation.invoked_ms} ms, but is ordered behind it",
+                f"{operation.hash.hex()[:12]} was invoked at {invoked[operation.hash]} ms, but is ordered behind it",
             )
         answered = operation.answered_ms
         if answered is not None and (earliest_answer_above is None or answered < earliest_answer_above[0]):
