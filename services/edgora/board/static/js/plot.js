@@ -187,7 +187,8 @@ class LinePlot extends Plot {
 
   paint() {
     const [first, last] = [this.slots[0][0], this.slots.at(-1)[0]];
-    const xs = this.spec.time && first === last ? [first - LONELY_MS, last + LONELY_MS] : span([first, last], false);
+    const instants = first === last ? [first - LONELY_MS, last + LONELY_MS] : [first, last];
+    const xs = this.spec.time ? instants : span([first, last], false);
     const y = this.y = this.frame(...span(this.slots.flatMap(([, values]) => values.filter((value) => value !== undefined)), this.spec.zero ?? true));
     const x = this.x = (value) => LEFT + ((value - xs[0]) / (xs[1] - xs[0])) * (this.width - RIGHT - LEFT);
     const most = Math.max(2, Math.floor((this.width - LEFT) / 110));
