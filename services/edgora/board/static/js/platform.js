@@ -56,6 +56,7 @@ class Platform {
   #stream = null;
   #offset = 0;
   #last = null;
+  #left = null;
 
   constructor(config) {
     this.config = config;
@@ -158,7 +159,7 @@ class Platform {
     while (!this.#stop.signal.aborted) {
       const started = Date.now();
       await this.#poll(node);
-      if (!document.hidden || node === this.node) this.#judge(node);
+      this.#judge(node);
       await sleep(Math.max(document.hidden ? POLL_MS * 5 : POLL_MS, POLL_MS - (Date.now() - started)));
     }
   }
@@ -191,7 +192,7 @@ class Platform {
 
   // Leaves the current node if it is gone or behind, and there is a better one.
   #judge(node) {
-    if (node !== this.node) return;
+    if (node !== this.node) return this.#welcome(node);
     const mine = this.statuses.get(node.index);
     const best = this.#others().find((other) => this.statuses.get(other.index).ok === true);
     if (mine.ok === false) {
@@ -207,9 +208,17 @@ class Platform {
     }
   }
 
+  // A node that was left because it was behind, and is not any more.
+  #welcome(node) {
+    const [mine, theirs] = [this.statuses.get(this.node.index).status, this.statuses.get(node.index).status];
+    if (this.notice.kind !== "switched" || node !== this.#left || !mine || !theirs) return;
+    if (mine.header_time_ms - theirs.header_time_ms < BEHIND_MS / 2) this.#say("back", `node ${node.index} has caught up; reading from node ${this.node.index}`);
+  }
+
   #switch(node, sentence) {
     const left = this.node;
     if (node === left) return;
+    this.#left = left;
     this.node = node;
     const gone = this.statuses.get(left.index).gone_ms ?? Date.now();
     this.#say("switched", sentence ?? `node ${left.index} is gone since ${clock(gone)}: reading from node ${node.index}`);

@@ -7,6 +7,7 @@ import { announce, clock, h, say } from "../dom.js";
 import { Hearing, standingWords } from "../ledger/standing.js";
 
 const GOOD_NEWS_MS = 8_000; // so long "is back" stays
+const SAYS_IT_ITSELF = new Set(["ledger"]); // views that begin with how consensus stands
 const WORTH_SAYING_MS = 3_000; // a view change or a catch-up shorter than this is consensus's ordinary life
 
 // What is wrong with consensus: a sentence, or null if nothing is. standing: ledger/standing.js; status: the current node's.
@@ -30,7 +31,7 @@ export function connectionBanner(platform, mark, banner) {
     const lines = [];
     if (kind === "lost" || kind === "switched") lines.push(sentence);
     if (kind === "back" && hide) lines.push(sentence);
-    if (trouble) lines.push(trouble);
+    if (trouble && !SAYS_IT_ITSELF.has(document.getElementById("view").dataset.view)) lines.push(trouble);
     banner.hidden = lines.length === 0;
     banner.dataset.kind = trouble || kind === "lost" ? "bad" : kind === "switched" ? "warn" : "good";
     if (lines.join("\n") !== banner.dataset.lines) {

@@ -48,7 +48,7 @@ class CityView {
     });
     this.list = new TaskList(kernelName);
     this.scene = new Scene(this.places, { still: () => this.motion.matches, onPick: (kind, id) => this.#pick(kind, id) });
-    this.note = h("p", { class: "muted city-note" }, "");
+    this.note = h("p", { class: "muted city-note" }, "Reading where servers and UEs stand.");
     append(root,
       h("div", { class: "view-head" }, h("h1", {}, "City"), h("p", { class: "muted" }, "Each task from its UE to the server that runs it, and to its payment. The picture lags the ledger by 1.2 s.")),
       h("div", { class: "city" },

@@ -51,11 +51,12 @@ class TaskView {
         h("div", {}, section("Timeline", this.parts.stages)),
         h("div", {}, section("Why this server", this.parts.choice), section("Fuel and money", this.parts.money), section("Proof", this.proof.element))),
       section("Signatures", this.parts.signed, this.parts.certificates));
+    this.reading = h("p", { class: "muted" }, "Reading the task.");
     append(root,
       h("p", { class: "crumb" }, link("#/city", "City"), " / task"),
       h("h1", { class: "task-title" }, "Task ", h("code", { title: id }, short(id, 8, 6))),
       h("div", { class: "panel task-now" }, h("p", { class: "task-now-head" }, this.state, " ", this.since), this.sentence),
-      this.body);
+      this.reading, this.body);
   }
 
   show() {
@@ -68,6 +69,8 @@ class TaskView {
     }
     say(this.sentence, why ? capital(readable(why.sentence)) : source.missing ? `${capital(source.missing)}. It is asked for again each second.` : "Asking a node.");
     this.tick();
+    this.reading.hidden = task !== null || source.missing !== null;
+    if (this.reading.hidden) say(this.reading, "");
     if (!task) return;
     this.body.hidden = false;
     const signed = signedOf(source);
