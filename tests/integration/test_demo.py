@@ -56,7 +56,7 @@ def check_money(report: dict[str, Any]) -> None:
     assert all(ledger == chain for ledger, chain in money["checks"].values())
     assert money["charged"] == money["executors"] + money["sources"] > 0
     assert money["deposited"] == money["charged"] + money["returned_or_free"]
-    paid = sum(record["amount"] for record in report["records"])
+    paid = sum(told["amount"] for told in [*report["records"], *report["mined"]])
     assert paid == money["charged"]
 
 
@@ -67,6 +67,22 @@ def check_latencies(report: dict[str, Any], tasks: int) -> None:
         assert row["what"]
         assert 0 < row["tasks"] <= tasks
     assert stage(report, "total")["p99"] > stage(report, "deliver")["p50"]
+
+
+def check_privacy(report: dict[str, Any]) -> None:
+    """A UE with hash puzzles decided slot by slot; its policy stands beside three others on the same data."""
+    slots, lines = report["mined"], {line["policy"]: line for line in report["privacy"]}
+    assert list(lines) == ["ddqn-vec", "NO", "EO", "myopic"]
+    assert len(slots) == lines["ddqn-vec"]["slots"] == lines["NO"]["slots"] == 10
+    puzzlers = {record["ue"] for record in report["records"] if record["kernel"] == "hashpuzzle"}
+    assert {slot["ue"] for slot in slots} <= puzzlers
+    for slot in slots:
+        assert slot["verified"] or slot["puzzle_kb"] == 0, slot
+        assert (slot["task"] is not None, slot["amount"] > 0) == (slot["sent"], slot["sent"])
+    for name in ("privacy", "cost", "energy_mj", "latency_ms", "reward"):
+        mean = sum(slot[name] for slot in slots) / len(slots)
+        assert lines["ddqn-vec"][name] == pytest.approx(mean)
+    assert (lines["NO"]["sent"], lines["EO"]["sent"]) == (0, 1)
 
 
 def check_rounds(report: dict[str, Any]) -> None:
@@ -89,7 +105,8 @@ def test_the_demo_settles_everything_and_every_balance_adds_up() -> None:
     check_tasks(report, 24, 2)
     assert set(report["kernels"]) == DEMO_KERNELS <= set(names())
     check_money(report)
-    check_latencies(report, 24)
+    check_privacy(report)
+    check_latencies(report, 24 + sum(slot["sent"] for slot in report["mined"]))
     check_rounds(report)
     assert report["gas"]["per_settled_task"] > 5_000
     assert report["gas"]["settled_batches"] == report["gas"]["batches"] >= 1

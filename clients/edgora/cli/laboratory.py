@@ -95,6 +95,7 @@ def print_report(report: "Report") -> None:
     if silent:
         table("rounds without a proposal", ["round", "why"], silent)
     print_plans(report)
+    print_privacy(report)
     m = report.money
     table("money, wei", ["what", "by the ledger", "on the chain", ""], [
         (what, ledger, chain, "equal" if ledger == chain else "NOT EQUAL") for what, (ledger, chain) in m.checks.items()
@@ -132,6 +133,25 @@ def print_plans(report: "Report") -> None:
     told = sorted({(p.ue, words) for p in report.plans for words in p.reasons})
     if told:
         table("not as it was solved", ["UE", "why"], told)
+
+
+def print_privacy(report: "Report") -> None:
+    """What a UE that mines decided, beside what other policies would have come to; nothing where nobody mines."""
+    if not report.mined:
+        return
+    table("mining: what is sent and what is kept", [
+        "UE", "slot", "new kb", "waiting kb", "channel", "load", "decision", "privacy", "cost", "mJ", "ms (model)", "ms (met)",
+    ], [
+        (s.ue, s.number, f"{s.new_kb:.0f}", f"{s.waiting_kb:.0f}", "good" if s.good else "bad", s.level,
+         "sent" if s.sent else "kept", f"{s.privacy:.3f}", f"{s.cost:.1f}", f"{s.energy_mj:.1f}", f"{s.latency_ms:.1f}",
+         "-" if s.met_ms is None else f"{s.met_ms:.0f}") for s in report.mined
+    ])  # fmt: skip
+    table("privacy, means a slot, on the same data and channel", [
+        "policy", "slots", "sent", "reward", "privacy", "cost", "mJ", "ms",
+    ], [
+        (m.policy, m.slots, f"{100 * m.sent:.0f} %", f"{m.reward:.2f}", f"{m.privacy:.3f}", f"{m.cost:.2f}",
+         f"{m.energy_mj:.1f}", f"{m.latency_ms:.1f}") for m in report.privacy
+    ])  # fmt: skip
 
 
 def _number(value: float | None) -> str:

@@ -27,6 +27,7 @@ from edgora.client import AsyncClient, Done, Order, Tell, Ticket, Wallet
 from edgora.client.kernels import order_for_input
 from edgora.client.split import Halves, SplitRefused, split
 from edgora.client.trust import hex0x
+from edgora.ue.miner import KERNEL, MinedSlot, Puzzle, Sent, mine, prepared
 from edgora.ue.plan import Arrival, Fleet, draw_positions, nearest
 from edgora.ue.positions import tell_positions
 from edgora.ue.radio import RadioTransport, rates
@@ -117,6 +118,8 @@ class FleetRun(msgspec.Struct, kw_only=True):
     wall_ms: int
     waves: list[Wave] = []
     """The plans that the fleet followed; none without an allocation policy."""
+    mined: list[MinedSlot] = []
+    """What UEs that mine decided, slot by slot; none without a mining policy."""
 
 
 async def run_fleet(
@@ -148,6 +151,7 @@ async def run_fleet(
         keys.append(await asyncio.to_thread(Wallet.generate))
     works = Works(arrivals)
     devices = _devices(fleet)
+    mining = await asyncio.to_thread(prepared, fleet.mining) if fleet.mining.policy else None
     ues = [
         _Ue(
             i,
@@ -164,6 +168,7 @@ async def run_fleet(
         for i in range(fleet.ues)
     ]
     records: list[TaskRecord] = []
+    mines: list[asyncio.Task[list[MinedSlot]]] = []
     waves: Waves | None = None
     enough = enough or asyncio.Event()
     telling = asyncio.create_task(tell_positions([hex0x(w.address) for w in keys[: fleet.ues]], positions, urls))
@@ -178,6 +183,11 @@ async def run_fleet(
             await waves.begin()
         start = time.monotonic()
         async with asyncio.TaskGroup() as group:
+            if mining is not None:
+                mines = [
+                    group.create_task(mine(fleet.mining, mining, i, seed, _Site(ues[i], fleet, arrivals), enough))
+                    for i in _miners(fleet, arrivals)
+                ]
             for number, arrival in enumerate(arrivals):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, arrival.at_ms / 1000 - (time.monotonic() - start))):
@@ -203,6 +213,7 @@ async def run_fleet(
     return FleetRun(
         records=records, addresses=[hex0x(w.address) for w in keys], rates_bits_s=links, positions_m=positions,
         wall_ms=int(1000 * (time.monotonic() - start)), waves=[] if waves is None else waves.made,
+        mined=[slot for mined in mines for slot in mined.result()],
     )  # fmt: skip
 
 
@@ -222,14 +233,51 @@ def until_interrupted(say: Callable[[str], None]) -> asyncio.Event:
 
 
 def _devices(fleet: Fleet) -> "list[Device]":
-    """The UEs' own processors; only a fleet that splits tasks needs the sandbox."""
-    if not fleet.allocation:
+    """The UEs' own processors; only a fleet that splits tasks, or mines, needs the sandbox."""
+    if not (fleet.allocation or fleet.mining.policy):
         return []
     from edgora.compute.sandbox import Sandbox
     from edgora.ue.device import Device
 
     sandbox = Sandbox()
     return [Device(sandbox) for _ in range(fleet.ues)]
+
+
+def _miners(fleet: Fleet, arrivals: Sequence[Arrival]) -> list[int]:
+    """The UEs that mine: the first ones that come with a hash puzzle, as far as there are any."""
+    puzzlers = dict.fromkeys(arrival.ue for arrival in arrivals if arrival.kernel == KERNEL)
+    return list(puzzlers)[: fleet.mining.ues]
+
+
+class _Site:
+    """What a mining UE has: see `miner.Site`."""
+
+    def __init__(self, ue: "_Ue", fleet: Fleet, arrivals: Sequence[Arrival]) -> None:
+        self._ue, self._fleet = ue, fleet
+        first = next(arrival for arrival in arrivals if arrival.ue == ue.index)
+        self._bids = first._replace(kernel=KERNEL, fate="settle")
+
+    def fade(self, share: float) -> None:
+        self._ue.radio.fading = share
+
+    def share(self) -> float:
+        return self._ue.radio.fading
+
+    async def load(self) -> float:
+        """A server that cannot be asked is as good as busy."""
+        with contextlib.suppress(EdgoraError):
+            held = {s.id: s for s in await self._ue.client.servers() if s.live and s.advert is not None}
+            for near in self._ue.near:
+                if near in held and (advert := held[near].advert) is not None:
+                    return min(1.0, held[near].used / max(1, advert.capacity))
+        return 1.0
+
+    async def send(self, puzzle: Puzzle) -> Sent:
+        return await self._ue.have_done(self._fleet, self._bids, puzzle.order)
+
+    async def compute(self, puzzle: Puzzle) -> bytes:
+        assert self._ue.device is not None
+        return (await self._ue.device.run(KERNEL, puzzle.plaintext, self._fleet.mining.clock)).output
 
 
 class _Parts:
@@ -292,7 +340,7 @@ class _Ue:
     ) -> None:
         self.index = index
         self.near = near
-        self._works, self._device = works, device
+        self._works, self.device = works, device
         self.radio = RadioTransport(httpx2.AsyncHTTPTransport(retries=0), rate, aired=self._aired)
         self._http = httpx2.AsyncClient(transport=self.radio)
         self.client = AsyncClient(
@@ -303,8 +351,8 @@ class _Ue:
     async def close(self) -> None:
         await self.client.aclose()
         await self._http.aclose()
-        if self._device is not None:
-            await self._device.close()
+        if self.device is not None:
+            await self.device.close()
 
     def tune(self, share: UeShare) -> None:
         """The rates of a new plan."""
@@ -401,6 +449,18 @@ class _Ue:
             record.done = True
             changed(record)
 
+    async def have_done(self, fleet: Fleet, bids: Arrival, order: Order) -> Sent:
+        """One more task of this UE, to its end: a mining UE's. Raises EdgoraError."""
+        _playing.set(TaskRecord(number=-1, ue=self.index, kernel=bids.kernel, fate="settle", at_ms=0))
+        _began.set(time.monotonic())
+        deadline = time.monotonic() + 3 * fleet.patience_ms / 1000
+        ticket = await self._admitted(fleet, bids, order, deadline)
+        delivery = await self._insist(lambda: self.client.deliver(ticket), deadline)
+        ended = await self._insist(lambda: self.client.finish(ticket.task), deadline)
+        if delivery.code is not ResultCode.OK:
+            raise Unavailable(f"the puzzle ended {delivery.code.name}: {ended.why}", field="mining")
+        return Sent(hex0x(ticket.task), int(ended.amount), delivery.output)
+
     def _follow(self, work: Work, record: TaskRecord, wave: int, share: UeShare) -> "_Parts":
         """Split the task as the plan says, as far as it can be, and begin the UE's part."""
         followed = record.followed = Followed(
@@ -414,11 +474,11 @@ class _Ue:
         except SplitRefused as refused:
             followed.split = str(refused)
         else:
-            assert self._device is not None
+            assert self.device is not None
             followed.phi_met = halves.share
             followed.split = f"{100 * halves.share:.1f} % of its rows go to server {share.server}"
             order = order_for_input(work.kernel, halves.remote)
-            local = asyncio.ensure_future(self._device.run(work.kernel, halves.local, share.local_speed))
+            local = asyncio.ensure_future(self.device.run(work.kernel, halves.local, share.local_speed))
         delays = share.delays(
             air_bits(len(work.order.plaintext)),
             work.order.fuel_limit,

@@ -10,7 +10,7 @@ import msgspec
 from edgora.wire.errors import Refused
 
 __all__ = [
-    "Arrival", "Fate", "Fleet", "Planning", "Refunds", "draw_arrivals", "draw_positions", "lasting", "nearest",
+    "Arrival", "Fate", "Fleet", "Mining", "Planning", "Refunds", "draw_arrivals", "draw_positions", "lasting", "nearest",
 ]  # fmt: skip
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -52,6 +52,23 @@ class Planning(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     """The solver's own, as `edgora solve --set`."""
 
 
+class Mining(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """UEs that mine beside their tasks, under a privacy policy (privacy.md; `ue.miner`)."""
+
+    policy: Annotated[str, msgspec.Meta(max_length=190)] = ""
+    """A solver of privacy or a `module:object`; empty: nobody mines."""
+    ues: Positive = 1
+    """How many: the first ones that come with a hash puzzle."""
+    slots: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10
+    slot_ms: Annotated[int, msgspec.Meta(ge=10, le=3_600_000)] = 1_000
+    beta: Part = 0.5
+    """Weight of energy against latency."""
+    bits: Annotated[int, msgspec.Meta(ge=0, le=20)] = 4
+    """Leading zero bits of a puzzle."""
+    clock: Positive = 10_000_000
+    """fuel/s of a UE's own processor."""
+
+
 class Fleet(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """The user equipments of a scenario."""
 
@@ -75,6 +92,7 @@ class Fleet(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
     """`tcr:SOLVER` or `dpe:SOLVER`: who serves each UE, with which split, band, powers and clocks. Empty: the nearest
     server, the band shared evenly, everything offloaded, at the servers' advertised speeds."""
     planning: Planning = Planning()
+    mining: Mining = Mining()
 
 
 def lasting(fleet: Fleet, per_minute: float, minutes: float) -> Fleet:

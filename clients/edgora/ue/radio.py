@@ -43,6 +43,8 @@ class RadioTransport(httpx2.AsyncBaseTransport):
         self._aired = aired
         self.up_bits_s = up_bits_s
         self.down_bits_s = up_bits_s if down_bits_s is None else down_bits_s
+        self.fading = 1.0
+        """Share of the rates that the channel gives now."""
         self._up = asyncio.Lock()
         self._down = asyncio.Lock()
         self.sent = 0
@@ -70,7 +72,7 @@ class RadioTransport(httpx2.AsyncBaseTransport):
     async def _air(self, request: httpx2.Request, octets: int, *, up: bool) -> None:
         if octets:
             async with self._up if up else self._down:
-                seconds = 8 * octets / (self.up_bits_s if up else self.down_bits_s)
+                seconds = 8 * octets / (self.fading * (self.up_bits_s if up else self.down_bits_s))
                 await asyncio.sleep(seconds)
             if self._aired is not None:
                 self._aired(request, up, seconds)

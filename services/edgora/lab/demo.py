@@ -26,9 +26,9 @@ __all__ = ["DEMO_SETTINGS", "run_demo", "run_scenario", "run_serving", "serve", 
 
 DEMO_SETTINGS = (
     "name=demo", "market.batch_ms=3000", "market.audit_max_ms=5000", "market.margin_ms=20000", "market.proposal_ms=500",
-    "market.solve_ms=150",
+    "market.solve_ms=150", "fleet.mining.policy=ddqn-vec",
 )  # fmt: skip
-"""Quicker batches and audits than a consortium would agree on, so that a demo sees them happen, and time for proposals
+"""A UE that mines, for its privacy report. Quicker batches and audits than a consortium would agree on, so that a demo sees them happen, and time for proposals
 to be ordered by four nodes that share one interpreter."""
 _LIVE_S = 120.0
 SERVED_PER_MINUTE = 30.0
@@ -108,7 +108,7 @@ async def run_scenario(scenario: Scenario, keep: Path | None, progress: Console)
         node = cluster.nodes[0]
         report = await report_run(
             ground.genesis, scenario.name, scenario.seed, cluster.chain.kind, cluster.chain.chain, node.consensus.store,
-            run, cluster.chain.gas.summary, cluster.skipped(), cluster.paces(),
+            run, cluster.chain.gas.summary, cluster.skipped(), cluster.paces(), scenario.fleet.mining,
         )  # fmt: skip
         report.wall_s = round(time.monotonic() - began, 1)
         return report

@@ -20,6 +20,8 @@ from edgora.ports.bus import Skipped
 from edgora.ports.chain import Chain
 from edgora.ports.store import BlockReader
 from edgora.ue.fleet import FleetRun, TaskRecord
+from edgora.ue.miner import Means, MinedSlot, beside
+from edgora.ue.plan import Mining
 from edgora.wire.codec import decode, from_u96, from_u128
 from edgora.wire.genesis import Genesis
 from edgora.wire.ledger import Kind
@@ -120,6 +122,10 @@ class Report(msgspec.Struct, kw_only=True):
     """Plans of the fleet's allocation policy; none without one."""
     plans: list[PlanLine] = []
     """Of each wave, each UE's part, planned and met."""
+    privacy: list[Means] = []
+    """Of UEs that mine: their policy's means a slot, and those of others on the same data, channel and levels."""
+    mined: list[MinedSlot] = []
+    """Their slots."""
     records: list[TaskRecord]
     problems: list[str]
 
@@ -276,8 +282,14 @@ async def _money(genesis: Genesis, events: Sequence[_Timed], chain: Chain, addre
     )  # fmt: skip
 
 
-def _problems(records: Sequence[TaskRecord], money: Money, rounds: Sequence[RoundLine]) -> list[str]:
-    found = []
+def _problems(
+    records: Sequence[TaskRecord], mined: Sequence[MinedSlot], money: Money, rounds: Sequence[RoundLine]
+) -> list[str]:  # fmt: skip
+    found = [
+        f"slot {s.number} of mining UE {s.ue} gave no puzzle solved: {s.error or 'a wrong output'}"
+        for s in mined
+        if s.puzzle_kb > 0 and not s.verified
+    ]
     for r in records:
         name = f"task {r.number} ({r.kernel}, UE {r.ue})"
         if r.state not in {"SETTLED", "REFUNDED"}:
@@ -304,12 +316,12 @@ def _problems(records: Sequence[TaskRecord], money: Money, rounds: Sequence[Roun
 async def report_run(
     genesis: Genesis, name: str, seed: int, chain_kind: str, chain: Chain, store: BlockReader, run: FleetRun,
     settle_gas: Callable[[], Mapping[str, float]], skipped: Mapping[int, Sequence[Skipped]],
-    paces: Mapping[bytes, Pace],
+    paces: Mapping[bytes, Pace], mining: Mining,
 ) -> Report:  # fmt: skip
     """Put the report together.
 
     settle_gas gives what settlements cost, as the relayers saw it; skipped, by round, the allocators without a proposal;
-    paces, by offer id, what executors paced runs to.
+    paces, by offer id, what executors paced runs to; mining, of the fleet.
     """
     events = read_events(store)
     rounds = _rounds(events, _late_proposals(store), skipped, genesis.market.prefer)
@@ -327,5 +339,6 @@ async def report_run(
         verified=sum(bool(r.verified) for r in records), kernels=dict(Counter(r.kernel for r in records)),
         latency_ms=latencies(events, records), gas=gas, rounds=rounds, utility=sum(r.value for r in rounds),
         optimum=sum(r.optimum for r in rounds), money=money, policies=dict(Counter(r.winner for r in rounds)),
-        waves=wave_lines(run), plans=plan_lines(run, paces), records=records, problems=_problems(records, money, rounds),
+        waves=wave_lines(run), plans=plan_lines(run, paces), records=records,
+        privacy=beside(mining, run.mined), mined=run.mined, problems=_problems(records, run.mined, money, rounds),
     )  # fmt: skip
