@@ -18,10 +18,13 @@ import msgspec
 import pytest
 
 from edgora.allocator import registry
+from edgora.allocator.allocd.__main__ import main as service_main
 from edgora.allocator.allocd.jobs import Jobs, Limits
 from edgora.allocator.allocd.jobs_child import verdict
 from edgora.allocator.allocd.jobs_files import MAX_REQUEST_OCTETS, Job, JobEvent, read_job
 from edgora.allocator.allocd.jobs_routes import create_jobs_app
+from edgora.lab.scenario import Scenario
+from edgora.lab.supervise import allocator_children
 from edgora.wire.errors import Conflict, NotFound, Refused, TooMany
 
 SMALL = {"U": 4, "M": 2, "copies": 4, "batch": 32, "log_slots": 20}
@@ -321,3 +324,34 @@ async def test_the_rest(tmp_path: Path) -> None:
         described = (await http.get("/openapi.json")).json()
         assert described["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]["anyOf"]
         assert {"TrainJob", "Job", "JobEvent", "Problem"} <= set(described["components"]["schemas"])
+
+
+# ---- who takes jobs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--redis", "redis://x", "--node", "0"],
+        ["--jobs", "DIR", "--node", "0"],
+        ["--jobs", "DIR", "--jobs-running", "0"],
+        ["--jobs", "DIR", "--jobs-memory-mb", "10"],
+    ],
+    ids=" ".join,
+)
+def test_the_service_serves_a_node_or_takes_jobs_alone(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        service_main(arguments)
+    assert ended.value.code == 2
+    assert "--jobs" in capsys.readouterr().err
+
+
+def test_of_a_platforms_allocators_the_first_takes_jobs(tmp_path: Path) -> None:
+    children = allocator_children(Scenario(), "redis://x", [1, 2, 3, 4], jobs=tmp_path)
+    takes = [child.arguments[child.arguments.index("--jobs") + 1] for child in children if "--jobs" in child.arguments]
+    assert takes == [str(tmp_path)]
+    assert "--jobs" in children[0].arguments
+    assert not any("--jobs" in child.arguments for child in allocator_children(Scenario(), "redis://x", [1, 2, 3, 4]))
