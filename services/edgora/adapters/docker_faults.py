@@ -9,6 +9,7 @@ node's own word, and is asked once.
     pause   POST /containers/{id}/pause               POST /containers/{id}/unpause
     cut     POST /networks/{id}/disconnect            POST /networks/{id}/connect, under the service's name again
     lie     `edgora node lie WORD` in the container, which writes a file in the node's own home (node.lies)
+            and is refused there if the node's scenario does not allow faults
 
 A container that is off the network has no published port either: its REST is gone for the host, too.
 """
@@ -35,7 +36,8 @@ _PROJECT, _NAME, _ONE_OFF, _NETWORK = (
     f"com.docker.compose.{label}" for label in ("project", "service", "oneoff", "network")
 )
 _TIMEOUT_S = 30.0
-_LIE = ("edgora", "node", "lie")
+_LIE, _LIE_NOW = ("edgora", "node", "lie"), ("cat", "/node/lie")
+"""To choose a node's lie, and to read it: the second one is asked by whoever looks first, so it must be cheap."""
 
 
 class _Attached(msgspec.Struct, rename="pascal"):
@@ -74,7 +76,7 @@ class DockerFaults:
             transport=transport or httpx2.AsyncHTTPTransport(uds=str(socket)), base_url="http://engine",
             timeout=_TIMEOUT_S, trust_env=False,
         )  # fmt: skip
-        self._lock = asyncio.Lock()
+        self._lock, self._learning = asyncio.Lock(), asyncio.Lock()
         self._lies: dict[int, Lie | None] = {}
         self._seen: dict[int, NodeFault] = {}
 
@@ -135,8 +137,8 @@ class DockerFaults:
                 continue
             index = int(name[1])
             state = _state(container, network)
-            if index not in self._lies and container.state == "running":
-                self._lies[index] = await self._asked(container)
+            if container.state == "running":
+                await self._learn(index, container)
             found[index] = self._noted(index, state), container
         return dict(sorted(found.items()))
 
@@ -164,10 +166,12 @@ class DockerFaults:
             raise Unavailable(f"node {index} could not be told what to say: {said}")
         self._lies[index] = lie
 
-    async def _asked(self, container: _Container) -> Lie | None:
-        """The lie that a node tells since before we were started."""
-        status, said = await self._run(container, _LIE)
-        return Lie(said) if status == 0 and said in set(Lie) else None
+    async def _learn(self, index: int, container: _Container) -> None:
+        """Ask once for the lie that a node tells since before we were started."""
+        async with self._learning:
+            if index not in self._lies:
+                status, said = await self._run(container, _LIE_NOW)
+                self._lies[index] = Lie(said) if status == 0 and said in set(Lie) else None
 
     async def _run(self, container: _Container, command: Sequence[str]) -> tuple[int, str]:
         """Status and last line of a command in a container."""

@@ -69,11 +69,15 @@ class Engine:
         _, room, name, verb = path.split("/")
         if room == "exec":
             container, words = self.execs[name]
+            if words == ["cat", "/node/lie"]:
+                said = self.lies.get(container, "none")
+                code, text = (1, "cat: /node/lie: No such file or directory") if said == "none" else (0, said)
+            else:
+                *command, self.lies[container] = words
+                code, text = (0, words[-1]) if command == ["edgora", "node", "lie"] else (127, "no such command")
             if verb == "json":
-                return httpx2.Response(200, json={"ExitCode": 0, "Running": False})
-            if len(words) == 4:
-                self.lies[container] = words[3]
-            return httpx2.Response(200, content=f"{self.lies.get(container, 'none')}\r\n".encode())
+                return httpx2.Response(200, json={"ExitCode": code, "Running": False})
+            return httpx2.Response(200, content=f"{text}\r\n".encode())
         if room == "networks":
             change = self.attached[body["Container"]]
             (change.discard if verb == "disconnect" else change.add)(f"{PROJECT}_default")
