@@ -5,6 +5,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -100,3 +101,38 @@ async def test_it_becomes_healthy(prometheus: Stack) -> None:
         return bool(prometheus.inspect("prometheus")["State"]["Health"]["Status"] == "healthy")
 
     await until("the container is healthy", healthy, 60)
+
+
+async def test_it_watches_a_running_platform(stack: Stack) -> None:
+    """Every node and allocator is scraped, what the rules record is there, and nothing fires."""
+    stack.env.setdefault("EDGORA_PROMETHEUS_PORT", str(free_port()))
+    base = f"http://127.0.0.1:{stack.env['EDGORA_PROMETHEUS_PORT']}/api/v1"
+    await stack.all_well()
+    try:
+        stack.compose("--profile", "obs", "up", "--detach", "--no-deps", "prometheus")
+
+        async def value(query: str) -> list[float]:
+            try:
+                with urllib.request.urlopen(f"{base}/query?{urlencode({'query': query})}", timeout=5) as reply:
+                    return [float(found["value"][1]) for found in json.loads(reply.read())["data"]["result"]]
+            except OSError:
+                return []
+
+        async def all_up() -> bool:
+            return await value("up") == [1.0] * 8
+
+        async def recorded() -> bool:
+            return await value("edgora:nodes_up:count") == [4.0] and await value("edgora:quorum:votes") == [3.0]
+
+        await until("four nodes and four allocators are scraped", all_up, 90)
+        await until("the recording rules were evaluated", recorded, 60)
+        (height,) = await value("edgora:committed_height:max")
+        assert height >= 1
+        assert all(0 < ratio < 1 for ratio in await value("edgora:disk_free:ratio"))
+        firing = await value(
+            'ALERTS{alertstate="firing", alertname!="EdgoraDiskNearlyFull"}'
+        )  # how full this machine is, is its own affair
+        assert firing == []
+    finally:
+        stack.compose("--profile", "obs", "rm", "--stop", "--force", "prometheus")
+        run("docker", "volume", "rm", "--force", f"{stack.project}_prometheus")
