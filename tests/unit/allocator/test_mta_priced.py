@@ -13,7 +13,7 @@ from edgora.allocator import solve
 from edgora.allocator.compiled import COMPILED
 from edgora.allocator.mta import Table, draw, knapsack, learner
 from edgora.allocator.mta.anytime import Anytime
-from edgora.allocator.mta.prices import core_of, dual, priced
+from edgora.allocator.mta.prices import core_of, dual, priced, reachable
 from edgora.allocator.mta.solvers.priced import Priced
 from edgora.allocator.search import Search
 from edgora.wire.errors import Refused
@@ -158,18 +158,64 @@ def linear_bound(table: Table) -> float:
     "options", [{}, {"n": 20, "m": 200}, {"draw": "real"}, {"n": 7, "m": 3}, {"cap_scale": 0.2}], ids=str
 )
 def test_prices_find_the_lp_bound(options: dict[str, object]) -> None:
-    table = draw(5, options).table
-    found = priced(table)
+    drawn = draw(5, options).table
+    found = priced(drawn)
+    table = Table(drawn.value, drawn.weight, reachable(drawn), drawn.feasible)
     least = linear_bound(table)
     assert least * (1 - 1e-9) <= found.bound <= least * 1.0008
     assert found.bound == pytest.approx(table.priced_bound(found.nu), rel=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=9), st.integers(0, 60), st.integers(0, 2**9 - 1))
+def test_reachable_rooms_are_what_some_set_of_tasks_fills(weights: list[int], room: int, mask: int) -> None:
+    """Exactly where all tasks of a weight are feasible or none; never less than any feasible set weighs."""
+    weight = np.array(weights)
+    feasible = np.array([bool(mask >> w % 9 & 1) for w in weights]) & (weight <= room)
+    table = Table(np.ones((1, len(weights))), weight, np.array([room]), feasible[None, :])
+    fillable = {sum(c) for k in range(len(weights) + 1) for c in itertools.combinations(weight[feasible].tolist(), k)}
+    expected = max(total for total in fillable if total <= room)
+    assert reachable(table)[0] == (expected if room <= 8 * weight.mean() else room)
+    assert (
+        reachable(Table(np.ones((1, len(weights))), weight * 1.0, np.array([room * 1.0]), feasible[None, :]))[0] == room
+    )
+
+
+def test_a_price_bound_sees_room_that_no_tasks_can_fill() -> None:
+    """Three tasks of 10 at 9 a unit on a server of 27: two fit, and the bound from prices says so."""
+    table = Table(np.full((1, 3), 90.0), np.array([10, 10, 10]), np.array([27]), np.ones((1, 3), dtype=bool))
+    assert priced(table).bound == pytest.approx(180.0, rel=1e-3)
+
+
+def test_a_knapsack_of_many_equal_weights_is_exact() -> None:
+    """Of equally heavy items only as many as fit are looked at."""
+    rng = np.random.default_rng(4)
+    weight, profit = rng.integers(10, 21, 400).astype(float), rng.uniform(1, 9, 400)
+    for room in (5.0, 27.0, 64.0, 151.0):
+        best = np.zeros(int(room) + 1)
+        for w, p in zip(weight.astype(int).tolist(), profit.tolist(), strict=True):
+            best[w:] = np.maximum(best[w:], best[: len(best) - w] + p) if w < len(best) else best[w:]
+        value, bound = packed(profit.tolist(), weight.tolist(), room, 1.0, rounded=False)
+        assert value == pytest.approx(best[-1], rel=1e-11)
+        assert bound == pytest.approx(best[-1], rel=1e-11)
+
+
+def test_a_server_that_few_tasks_suit_is_priced_well_in_a_large_table() -> None:
+    """Seeds whose slow servers hardly any of 20,000 tasks meets in time: a sample of the tasks says nothing of them."""
+    for seed in (2, 4):
+        table = draw(seed, {"n": 200, "m": 20_000}).table
+        anytime = Anytime(table, Search(seed), 10)
+        anytime.first()
+        assert table.allows(anytime.plan)
+        assert anytime.worth >= 0.998 * anytime.bound
 
 
 def test_a_large_table_keeps_a_core_and_its_bound_is_of_the_whole_table() -> None:
     table = draw(2, {"n": 60, "m": 12_000}).table
     found = priced(table)
     assert len(found.core.tasks) < 2_500
-    assert found.bound == pytest.approx(table.priced_bound(found.nu), rel=1e-9)
+    filled = Table(table.value, table.weight, reachable(table), table.feasible)
+    assert found.bound == pytest.approx(filled.priced_bound(found.nu), rel=1e-9)
     outside = np.setdiff1d(np.arange(table.m), found.core.tasks)
     best = np.where(table.feasible, table.value - found.nu[:, None] * table.weights(), -np.inf).max(axis=0)
     assert np.allclose(found.outside[outside], best[outside])

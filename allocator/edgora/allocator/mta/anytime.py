@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgora.allocator.compiled import COMPILED
 from edgora.allocator.mta.branch import Branching
 from edgora.allocator.mta.lagrange import Lagrangian
-from edgora.allocator.mta.prices import Core, Priced, core_of, least, priced
+from edgora.allocator.mta.prices import Core, Priced, core_of, least, priced, refined
 from edgora.allocator.mta.rebuild import Candidates, Rebuilder, build, candidates
 from edgora.allocator.mta.table import REJECTED, Plan, Table, completed
 from edgora.allocator.search import Found, Search, Status
@@ -55,6 +55,8 @@ _TIGHT_PAIRS = 1_000_000
 """Largest core that the Lagrangian bound is computed for."""
 _BRANCH_PAIRS = 2_500
 """Most pairs that a tree is searched over: its nodes must stay short."""
+_ROUGH = 3e-3
+"""Relative gap of a first plan of a large table from which on its prices, found on a sample, are made better."""
 _OFFER = 16
 """Slices of improvement between two offers of the best plan so far: an offer is audited and completed."""
 
@@ -143,12 +145,19 @@ class Anytime:
 
     def first(self) -> None:
         """Prices, bound, and a plan built from them."""
-        table = self.table
-        self._priced = priced(table, None if self._rounds is not None else self._search)
+        search = None if self._rounds is not None else self._search
+        self._priced = priced(self.table, search)
+        self._build()
+        if self.bound - self.worth > _ROUGH * self.bound and len(self._priced.core.tasks) < self.table.m:
+            self._priced = refined(self.table, self._priced, search)
+            self._build()
+
+    def _build(self) -> None:
+        """A plan from the prices, and their bound."""
+        assert self._priced is not None
         core, nu = self._priced.core, self._priced.nu
         self.bound = min(self.bound, self._priced.bound)
-        plan = build(core, nu, np.argsort(-nu, kind="stable"))
-        self._offer(core, plan)
+        self._offer(core, build(core, nu, np.argsort(-nu, kind="stable")))
 
     def improve(self, until: float) -> None:
         """Ruin and rebuild until the budget's share `until`, annealing from hot to cold."""
@@ -307,7 +316,9 @@ class Anytime:
         joining = np.flatnonzero(outside > -(self._priced.bound - self.worth))
         if (len(core.tasks) + len(joining)) * self.table.n > _TIGHT_PAIRS:
             return None
-        return core if not len(joining) else core_of(self.table, np.sort(np.concatenate((core.tasks, joining))))
+        if not len(joining):
+            return core
+        return core_of(self.table, np.sort(np.concatenate((core.tasks, joining))), core.room)
 
 
 def _pairs(value: Floats, plan: Ints) -> Candidates:

@@ -45,6 +45,8 @@ _GRID = 2047.0
 """Cells of the room where weights are rounded."""
 _SHORT = 512
 """Most states of a list before rounding is the cheaper way."""
+_CROWD = 64
+"""From so many items on it pays to drop those that others of the same weight make needless."""
 _INSERTION = 128
 """Up to here insertion sort is the quicker one."""
 _EDGE = 1e-12
@@ -171,6 +173,43 @@ def _by_states(
 
 
 @compiled
+def _foremost(count: int, p: Floats, w: Floats, room: float, unit: float, order: Ints, whole: Ints) -> Any:
+    """List the items that can matter in `order`; returns how many.
+
+    Of equally heavy items only the most profitable are worth a thought, as many as the room holds.
+    """
+    first, filled, best = whole[3], whole[4], whole[5]
+    cells = math.floor(room / unit)
+    first[: cells + 2] = 0
+    for t in range(count):
+        if w[t] <= room:
+            first[math.ceil(w[t] / unit) + 1] += 1
+    for size in range(cells + 1):
+        fits = first[size + 1] if size == 0 else min(first[size + 1], cells // size)
+        first[size + 1] = first[size] + fits
+        filled[size] = 0
+    for t in range(count):
+        if w[t] > room:
+            continue
+        size = math.ceil(w[t] / unit)
+        start, end = first[size], first[size + 1]
+        at = start + filled[size]
+        if at == end:
+            at -= 1
+            if p[t] <= p[best[at]]:
+                continue
+        else:
+            filled[size] += 1
+        while at > start and p[best[at - 1]] < p[t]:
+            best[at] = best[at - 1]
+            at -= 1
+        best[at] = t
+    live = first[cells + 1]
+    order[:live] = best[:live]
+    return live
+
+
+@compiled
 def pack(
     count: int, p: Floats, w: Floats, room: float, unit: float, rounded: bool, take: NDArray[np.bool_],
     real: Floats, whole: Ints, kept: NDArray[np.bool_],
@@ -187,22 +226,35 @@ def pack(
     if total <= room:
         return gain, gain
 
-    efficiency, order = real[0], whole[0]
-    for t in range(count):
-        efficiency[t] = p[t] / w[t] if w[t] > 0.0 else math.inf
-    if count <= _INSERTION:
+    efficiency, order, status = real[0], whole[0], whole[2]
+    live = count
+    if unit > 0.0 and count > _CROWD and room / unit + 3.0 < whole.shape[1]:
+        live = _foremost(count, p, w, room, unit, order, whole)
+        take[:count] = False
+        status[:count] = 0
+    else:
         for t in range(count):
+            order[t] = t
+    for at in range(live):
+        t = order[at]
+        efficiency[t] = p[t] / w[t] if w[t] > 0.0 else math.inf
+        take[t] = True
+    if live <= _INSERTION:
+        for k in range(live):
+            t, at = order[k], k
             e = efficiency[t]
-            at = t
             while at > 0 and efficiency[order[at - 1]] < e:
                 order[at] = order[at - 1]
                 at -= 1
             order[at] = t
     else:
-        order[:count] = np.argsort(-efficiency[:count], kind="mergesort")
+        ranked, keys = order[:live].copy(), np.empty(live)
+        for at in range(live):
+            keys[at] = -efficiency[ranked[at]]
+        order[:live] = ranked[np.argsort(keys, kind="mergesort")]
 
     used, value, edge, bound, at_break = 0.0, 0.0, 0.0, 0.0, -1
-    for at in range(count):
+    for at in range(live):
         t = order[at]
         if used + w[t] <= room:
             used += w[t]
@@ -217,8 +269,8 @@ def pack(
 
     # Decide what loses too much the other way; queue the rest, greatest loss first. Status 1: in for sure.
     gap = bound - value
-    queue, status = whole[1], whole[2]
-    low, high, free = 0, count - 1, 0
+    queue = whole[1]
+    low, high, free = 0, live - 1, 0
     base_w, base_p, rest = 0.0, 0.0, 0.0
     while low < at_break or high >= at_break:
         loss_low, loss_high = -1.0, -1.0

@@ -191,14 +191,31 @@ class Model:
     def table(self) -> Table:
         """The instance as an assignment table: weight D_j on every server, room mu_i / theta_i (mta.md 9).
 
-        Filled block by block: what it takes to compute a value stays in the processor's cache and is not kept.
+        The formulas of `Pairs`, in the same order of operations, filled in place a few servers at a time: what it takes
+        to compute a value stays in the processor's cache. Every pair is remote first; the origins' own then replace theirs.
         """
         e = self.instance
         value, feasible = np.empty((e.n, e.m)), np.empty((e.n, e.m), dtype=np.bool_)
-        servers, width = np.arange(e.n)[:, None], max(1, _BLOCK_PAIRS // e.n)
-        for at in range(0, e.m, width):
-            block = self.pairs(servers, np.arange(at, min(at + width, e.m))[None, :])
-            value[:, at : at + width], feasible[:, at : at + width] = block.value, block.feasible
+        height = max(1, _BLOCK_PAIRS // max(1, e.m))
+        cycles, scratch = np.empty((min(height, e.n), e.m)), np.empty((min(height, e.n), e.m))
+        capacity, deadline = e.capacity * (1.0 + TOLERANCE), e.deadline * (1.0 + TOLERANCE)
+        for at in range(0, e.n, height):
+            rows = slice(at, min(at + height, e.n))
+            block, fits = value[rows], feasible[rows]
+            mu, other = cycles[: len(block)], scratch[: len(block)]
+            np.multiply(e.theta[rows, None], e.size, out=mu)
+            np.multiply(e.price, mu, out=block)
+            np.multiply(e.arch[rows, None], mu, out=other)
+            other *= (e.freq**2)[rows, None]
+            block -= other
+            block -= self.send_energy
+            np.divide(mu, e.freq[rows, None], out=other)
+            other += self.send_time
+            np.less_equal(other, deadline, out=fits)
+            fits &= mu <= capacity[rows, None]
+        every = np.arange(e.m)
+        at_home = self.pairs(e.origin, every)
+        value[e.origin, every], feasible[e.origin, every] = at_home.value, at_home.feasible
         room = e.capacity * (1.0 + _ROOM_TOLERANCE) / e.theta
         if bool((e.size == np.floor(e.size)).all()) and math.fsum(e.size) <= _EXACT:
             total = int(e.size.sum())

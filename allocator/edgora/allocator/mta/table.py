@@ -43,6 +43,10 @@ class Table:
         n, m = self.value.shape
         if self.weight.shape not in {(m,), (n, m)} or self.room.shape != (n,) or self.feasible.shape != (n, m):
             raise ValueError("value, weight, room and feasible do not have the shapes of one table")
+        if n * m > _CHUNK and self.shared_weight:  # mostly nothing changes: then a large array is not made twice
+            tight = np.flatnonzero(self.room < self.weight.max()).tolist()
+            if not any((self.feasible[i] & (self.weight > self.room[i])).any() for i in tight):
+                return
         object.__setattr__(self, "feasible", self.feasible & (self.weight <= self.room[:, None]))
 
     @property
