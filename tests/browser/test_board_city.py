@@ -24,7 +24,7 @@ _COUNTS_AGREE = """() => {
 
 def _open(platform: BoardPlatform, page: Page, query: str = "") -> None:
     page.goto(f"{platform.url}/#/city{query}")
-    expect(page.locator(".server")).to_have_count(len(platform.urls))
+    expect(page.locator(".server")).to_have_count(len(platform.urls), timeout=30_000)
     expect(page.locator("#link-state")).to_have_text("node 0")
 
 

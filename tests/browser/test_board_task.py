@@ -27,7 +27,7 @@ def paid(platform: BoardPlatform) -> Any:
 
 def _open(platform: BoardPlatform, page: Page, task: str) -> None:
     page.goto(f"{platform.url}/#/task/{task}")
-    expect(page.locator("#task-why")).not_to_have_text("asking a node")
+    expect(page.locator("#task-why")).not_to_have_text("asking a node", timeout=30_000)
 
 
 def _ms_of(stage: Locator) -> int:
