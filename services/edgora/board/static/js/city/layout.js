@@ -4,8 +4,6 @@
 // two. Tasks that rest at one place lie side by side in a small grid of their own for what they wait for: those without
 // a server on the left of theirs, running ones on the right, filed ones below; a UE's own below it.
 
-import { MOVING } from "./phases.js";
-
 const MOST = { ordered: 12, allocated: 12, running: 12, filed: 8, ue: 6 }; // more than that is told as "+n"
 const CLEAR = { x: 105, y: 82 }; // half axes of the room that a server and its tasks take
 const RING = 0.34; // radius of the ring of UEs that told no position, as a share of the servers' spread
@@ -156,10 +154,6 @@ export class Places {
       more.push({ x: at.x + x, y: at.y + y, count: tasks.length - shown.length });
     }
   }
-}
-
-export function isMoving(pose) {
-  return MOVING.has(pose.phase) && pose.progress < 1;
 }
 
 const span = (values) => (values.length ? Math.max(...values) - Math.min(...values) : 0);

@@ -17,7 +17,6 @@ export const PHASES = [
 ];
 
 export const PHASE = Object.fromEntries(PHASES.map((phase) => [phase.name, phase]));
-export const MOVING = new Set(["sealed", "forwarded"]);
 export const OVER = new Set(["paid", "ended"]);
 
 // The phase that a ledger state is shown as, for tasks whose events are older than the page's history.
