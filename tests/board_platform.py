@@ -1,8 +1,5 @@
 """The embedded platform with its board, as the browser's tests and the pictures of docs/board.md use it. No pytest in here."""
 
-import asyncio
-from collections.abc import Coroutine
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +33,15 @@ class BoardPlatform(Embedded):
 
     def play(self, timeout_s: float = 240) -> FleetRun:
         """The scenario's fleet, until each of its tasks has ended; it stays at `fleet`."""
-        self.fleet = self.run(self._playing(), timeout_s)
-        return self.fleet
-
-    def start_playing(self) -> "Future[FleetRun]":
-        """The same, beside whatever else happens."""
-        return asyncio.run_coroutine_threadsafe(self._playing(), self._loop)
-
-    def _playing(self) -> Coroutine[Any, Any, FleetRun]:
         scenario = self.cluster.scenario
         arrivals = draw_arrivals(scenario.fleet, scenario.plan, scenario.seed)
-        return run_fleet(
-            scenario.fleet, arrivals, scenario.seed, self.cluster.urls, self.cluster.places,
-            genesis_id=self.genesis_id,
+        self.fleet = self.run(
+            run_fleet(
+                scenario.fleet, arrivals, scenario.seed, self.cluster.urls, self.cluster.places,
+                genesis_id=self.genesis_id,
+            ), timeout_s,
         )  # fmt: skip
+        return self.fleet
 
     def json(self, path: str, node: int = 0) -> Any:
         """What a node says: the truth that a view is compared with."""
