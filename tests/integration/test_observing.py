@@ -301,7 +301,7 @@ def commands(page: str) -> list[str]:
     """Lines of its shell blocks, joined where they are continued; those of containers left out."""
     blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.strip() and not line.startswith("docker ")]
+    return [line for line in lines if line.strip() and not re.match(r"(\w+=\S+ )*docker ", line)]
 
 
 # ---- a terminal, and nodes that die ------------------------------------------------------------------------------------
