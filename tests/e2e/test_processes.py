@@ -105,8 +105,15 @@ def test_up_submit_stop_and_up_again(tmp_path: Path) -> None:
         first = submit(urls, home, tmp_path / "edges.png")
         assert first["state"] == "SETTLED"
         assert (tmp_path / "edges.png").read_bytes().startswith(b"\x89PNG")
+        board = re.search(r"^board: (http://\S+)", (tmp_path / "first.log").read_text(), re.MULTILINE)
+        assert board is not None
+        with urllib.request.urlopen(f"{board[1]}/board.json", timeout=10) as answer:
+            assert [node["url"] for node in json.load(answer)["nodes"]] == urls
+        asked = urllib.request.Request(f"{urls[0]}/v1/info", headers={"Origin": board[1]})
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == board[1]
         started = children(process)
-        assert len(started) >= 9  # two of each node, and the chain
+        assert len(started) >= 10  # two of each node, the chain, and the board
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert not any(Path(f"/proc/{child}").exists() for child in started)
