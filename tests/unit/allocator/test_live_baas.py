@@ -1,5 +1,9 @@
 """BaaS policies in rounds of the market: `baas:SOLVER` through the registry, like any other policy."""
 
+import asyncio
+import json
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from edgora.allocator.baas.model import latency
 from edgora.allocator.baas_rounds import slot_of
 from edgora.allocator.live import LiveRound, propose
 from edgora.allocator.registry import policy, problem, solve
+from edgora.lab.scenario import load
 from edgora.market import rules
 from edgora.ports.bus import Answer, Proposed, RoundRequest, answers_topic, rounds_topic
 from edgora.wire.codec import decode, encode, from_u128
@@ -122,8 +127,6 @@ def test_ones_own_baas_policy_proposes_and_what_is_wrong_is_named(
 async def test_it_serves_a_node_like_any_other() -> None:
     bus = MemoryBus()
     worker = AllocatorWorker(bus, 3, ThreadEngine(policy("mta", "baas:pair-q"), floor_bps=0), now_ms=lambda: 1_000)
-    import asyncio
-
     running = asyncio.create_task(worker.run())
     await bus.publish(rounds_topic(3), encode(RoundRequest(a_round(9), 1_000, 60_000)))
     [taken] = await bus.take(answers_topic(3), "node", "test", limit=1, wait_ms=60_000)
@@ -133,3 +136,27 @@ async def test_it_serves_a_node_like_any_other() -> None:
     answer = decode(taken.data, Answer)
     assert isinstance(answer, Proposed)
     assert (answer.allocation.policy, answer.allocation.round) == ("baas:pair-q", 9)
+
+
+SCENARIO = Path(__file__).parents[3] / "deploy" / "scenarios" / "baas.toml"
+
+
+def test_the_scenarios_policies_are_there() -> None:
+    scenario = load(SCENARIO)
+    policies = [scenario.server(i).policy for i in range(scenario.consortium.nodes)]
+    assert scenario.market_params().prefer in policies
+    for name in policies:
+        answer = propose(a_round(), policy("mta", name), 20.0, floor_bps=scenario.market_params().floor_bps)
+        assert isinstance(answer, Allocation), answer
+
+
+@pytest.mark.slow
+def test_the_scenario_runs_and_a_round_is_won_by_baas() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from edgora.cli import main; main()", "demo", "--scenario", str(SCENARIO), "--json"],
+        capture_output=True, timeout=280, check=False,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert (report["problems"], done.returncode) == ([], 0)
+    assert report["policies"]["baas:pair-q"] >= 1
+    assert [line["policy"] for line in report["privacy"]] == ["myopic", "NO", "EO", "myopic"]
