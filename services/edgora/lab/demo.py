@@ -26,10 +26,12 @@ __all__ = ["DEMO_SETTINGS", "run_demo", "run_scenario", "run_serving", "serve", 
 
 DEMO_SETTINGS = (
     "name=demo", "market.batch_ms=3000", "market.audit_max_ms=5000", "market.margin_ms=20000", "market.proposal_ms=500",
-    "market.solve_ms=150", "fleet.mining.policy=ddqn-vec",
+    "market.solve_ms=150",
 )  # fmt: skip
-"""A UE that mines, for its privacy report. Quicker batches and audits than a consortium would agree on, so that a demo sees them happen, and time for proposals
+"""Quicker batches and audits than a consortium would agree on, so that a demo sees them happen, and time for proposals
 to be ordered by four nodes that share one interpreter."""
+_MINING = ("fleet.mining.policy=ddqn-vec",)
+"""Of the built-in city: a UE with hash puzzles mines, and the report says what that gives away."""
 _LIVE_S = 120.0
 SERVED_PER_MINUTE = 30.0
 """Tasks while people watch: enough to see, and a laptop stays quiet."""
@@ -116,7 +118,7 @@ async def run_scenario(scenario: Scenario, keep: Path | None, progress: Console)
 
 def run_demo(scenario: Path | None, settings: Sequence[str], keep: Path | None, progress: Console) -> Report:
     """The demo: the built-in city, or a scenario file, with overrides."""
-    plan = load(scenario, settings if scenario is not None else [*DEMO_SETTINGS, *settings])
+    plan = load(scenario, settings if scenario is not None else [*DEMO_SETTINGS, *_MINING, *settings])
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     return asyncio.run(run_scenario(plan, keep, progress))
@@ -153,7 +155,7 @@ def run_serving(
     scenario: Path | None, settings: Sequence[str], keep: Path | None, progress: Console, per_minute: float
 ) -> FleetRun:
     """`edgora demo --serve`: the demo's city, kept open, with the board's fault panel."""
-    plan = load(scenario, settings if scenario is not None else [*DEMO_SETTINGS, "faults.allowed=true", *settings])
+    plan = load(scenario, settings if scenario is not None else [*DEMO_SETTINGS, *_MINING, "faults.allowed=true", *settings])
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     return asyncio.run(serve(plan, keep, progress, per_minute))
