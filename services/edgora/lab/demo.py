@@ -155,7 +155,7 @@ def run_serving(
     scenario: Path | None, settings: Sequence[str], keep: Path | None, progress: Console, per_minute: float
 ) -> FleetRun:
     """`edgora demo --serve`: the demo's city, kept open, with the board's fault panel."""
-    plan = load(scenario, settings if scenario is not None else [*DEMO_SETTINGS, *_MINING, "faults.allowed=true", *settings])
+    plan = load(scenario, settings if scenario is not None else [*DEMO_SETTINGS, "faults.allowed=true", *settings])
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     return asyncio.run(serve(plan, keep, progress, per_minute))
