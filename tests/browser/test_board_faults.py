@@ -1,6 +1,5 @@
 """The fault panel: what it says before an act is what happens, and a paying user's task shows it."""
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -154,15 +153,18 @@ def test_two_acts_of_two_people_meet_in_words(own_platform: BoardPlatform, page:
     node = backups(own_platform)[0]
     card(page, node).locator('button[data-act="cut"]').click()
     order = {"node": node, "act": "pause"}
-    thread = threading.Thread(
-        target=lambda: httpx2.post(f"{own_platform.url}/faults", json=order, headers=HEADER, timeout=60)
-    )
-    thread.start()
-    thread.join()
+    assert httpx2.post(f"{own_platform.url}/faults", json=order, headers=HEADER, timeout=60).status_code == 200
     with page.expect_response(lambda r: r.url.endswith("/faults") and r.request.method == "POST") as told:
         page.get_by_role("dialog").get_by_role("button", name="Do it").click()
     assert told.value.status == 409
-    expect(page.get_by_role("alert")).to_contain_text(f"node {node} is paused")
+    refusal = page.get_by_role("alert")
+    expect(refusal).to_contain_text(f"node {node} is paused")
+    expect(card(page, node).locator(".fault-state")).to_contain_text("paused")
+    with page.expect_response(lambda r: r.url.endswith("/faults") and r.request.method == "GET"):
+        pass  # the next look at the nodes
+    expect(refusal).to_be_visible()
+    do(page, node, "heal", says="becomes a correct node again")
+    expect(refusal).to_be_hidden()
 
 
 def test_where_it_is_not_allowed_the_page_explains(platform: BoardPlatform, page: Page) -> None:

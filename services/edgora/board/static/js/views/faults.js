@@ -44,6 +44,7 @@ class FaultView {
     this.cards = new Map();
     this.rows = new Map();
     this.viewSeen = null;
+    this.problems = { act: null, reading: null };
     this.sentence = h("p", { class: "fault-sentence" }, "Reading what consensus waits for.");
     this.count = h("p", { class: "muted" }, "");
     this.grid = h("div", { class: "cards fault-cards" });
@@ -105,16 +106,19 @@ class FaultView {
   async #readFaults() {
     try {
       this.faults = (await this.#ask()).nodes;
-      this.#complain(null);
+      this.#complain("reading", null);
     } catch (error) {
-      if (!this.#stopped.signal.aborted) this.#complain(error.name === "TypeError" ? "The board's server does not answer." : error.message);
+      if (!this.#stopped.signal.aborted) this.#complain("reading", error.name === "TypeError" ? "The board's server does not answer." : error.message);
     }
     this.#draw();
   }
 
-  #complain(text) {
-    this.problem.hidden = text === null;
-    if (text !== null) say(this.problem, text);
+  // What went wrong with the last act stays until the next one; what kept us from reading, until we can read again.
+  #complain(what, text) {
+    this.problems[what] = text;
+    const shown = this.problems.act ?? this.problems.reading;
+    this.problem.hidden = shown === null;
+    if (shown !== null) say(this.problem, shown);
   }
 
   #draw() {
@@ -148,6 +152,7 @@ class FaultView {
 
   async #act(index, act, lie) {
     this.dialog.close();
+    this.#complain("act", null);
     this.cards.get(index)?.busy(ACT_NAMES[act]);
     announce(`${ACT_NAMES[act]} node ${index}: under way`);
     try {
@@ -158,10 +163,9 @@ class FaultView {
       this.faults = this.faults.map((node) => (node.index === index ? found : node));
       announce(`node ${index} is ${stateWords(found)}`);
       this.#note({ at: this.platform.now(), text: act === "heal" ? `you healed node ${index}` : `you: ${ACT_NAMES[act].toLowerCase()}, node ${index}${lie ? ` (${LIES[lie].name.toLowerCase()})` : ""}`, mine: true });
-      this.#complain(null);
     } catch (error) {
       if (this.#stopped.signal.aborted) return;
-      this.#complain(`Node ${index}: ${error.message}`);
+      this.#complain("act", `Node ${index}: ${error.message}`);
       announce(`node ${index}: ${error.message}`);
     } finally {
       this.cards.get(index)?.busy(null);
