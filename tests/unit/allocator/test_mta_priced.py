@@ -195,9 +195,22 @@ def test_a_knapsack_of_many_equal_weights_is_exact() -> None:
         best = np.zeros(int(room) + 1)
         for w, p in zip(weight.astype(int).tolist(), profit.tolist(), strict=True):
             best[w:] = np.maximum(best[w:], best[: len(best) - w] + p) if w < len(best) else best[w:]
-        value, bound = packed(profit.tolist(), weight.tolist(), room, 1.0, rounded=False)
-        assert value == pytest.approx(best[-1], rel=1e-11)
-        assert bound == pytest.approx(best[-1], rel=1e-11)
+        for unit in (1.0, 0.0):
+            value, bound = packed(profit.tolist(), weight.tolist(), room, unit, rounded=False)
+            assert value == pytest.approx(best[-1], rel=1e-11)
+            assert bound == pytest.approx(best[-1], rel=1e-11)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(13, 16), st.integers(0, 10**6), st.floats(0.5, 12))
+def test_a_knapsack_that_holds_few_of_many_reals_is_exact(count: int, seed: int, room: float) -> None:
+    """Items that enough others beat in both worth and weight are left out; ties in either are common."""
+    rng = np.random.default_rng(seed)
+    profit, weight = rng.integers(1, 9, count) / 2.0, rng.choice([1.5, 2.0, 2.5, 3.25, 6.0], count)
+    value, bound = packed(profit.tolist(), weight.tolist(), room, 0.0, rounded=False)
+    best = best_subset(profit.tolist(), weight.tolist(), room)
+    assert value == pytest.approx(best, rel=1e-11)
+    assert bound == pytest.approx(best, rel=1e-11)
 
 
 def test_a_server_that_few_tasks_suit_is_priced_well_in_a_large_table() -> None:

@@ -148,7 +148,7 @@ class Anytime:
         search = None if self._rounds is not None else self._search
         self._priced = priced(self.table, search)
         self._build()
-        if self.bound - self.worth > _ROUGH * self.bound and len(self._priced.core.tasks) < self.table.m:
+        if self._priced.sampled and self.bound - self.worth > _ROUGH * self.bound:
             self._priced = refined(self.table, self._priced, search)
             self._build()
 
@@ -214,7 +214,7 @@ class Anytime:
             return lagrangian.step < converged
 
         self._in_slices(until, _EVALUATION, work)
-        if not self.over():
+        if not self.over() and lagrangian.evaluations >= lagrangian.probing:
             lagrangian.probe(self.worth, self._search.over)
             self._spent += _EVALUATION * int(np.isfinite(lagrangian.value).sum()) // max(1, len(core.room))
             if self._rebuilder is not None and core is self._priced.core:

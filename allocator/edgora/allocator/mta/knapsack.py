@@ -47,6 +47,8 @@ _SHORT = 512
 """Most states of a list before rounding is the cheaper way."""
 _CROWD = 64
 """From so many items on it pays to drop those that others of the same weight make needless."""
+_BAND, _HELD = 12, 9.0
+"""The same where fewer than _HELD of the lightest items fit, from _BAND items on."""
 _INSERTION = 128
 """Up to here insertion sort is the quicker one."""
 _EDGE = 1e-12
@@ -210,6 +212,32 @@ def _foremost(count: int, p: Floats, w: Floats, room: float, unit: float, order:
 
 
 @compiled
+def _undominated(count: int, p: Floats, w: Floats, room: float, most: int, order: Ints, real: Floats) -> Any:
+    """List the items that can matter where no more than `most` fit together; returns how many.
+
+    An item is needless if `most` others are worth no less and weigh no more: one of them is always free to replace it.
+    """
+    keys, lightest = real[1], real[2]
+    for t in range(count):
+        keys[t] = -p[t]
+    ranked = np.argsort(keys[:count], kind="mergesort")
+    live, seen = 0, 0
+    for at in range(count):
+        t = ranked[at]
+        if w[t] > room or (seen == most and w[t] >= lightest[most - 1]):
+            continue
+        order[live] = t
+        live += 1
+        place = seen if seen < most else most - 1
+        seen = place + 1
+        while place > 0 and lightest[place - 1] > w[t]:
+            lightest[place] = lightest[place - 1]
+            place -= 1
+        lightest[place] = w[t]
+    return live
+
+
+@compiled
 def pack(
     count: int, p: Floats, w: Floats, room: float, unit: float, rounded: bool, take: NDArray[np.bool_],
     real: Floats, whole: Ints, kept: NDArray[np.bool_],
@@ -218,10 +246,11 @@ def pack(
 
     unit: all weights are whole multiples of it; 0 where they are not. real, whole, kept: the `workspace`.
     """
-    total, gain = 0.0, 0.0
+    total, gain, lightest = 0.0, 0.0, math.inf
     for t in range(count):
         total += w[t]
         gain += p[t]
+        lightest = min(lightest, w[t])
         take[t] = True
     if total <= room:
         return gain, gain
@@ -230,6 +259,9 @@ def pack(
     live = count
     if unit > 0.0 and count > _CROWD and room / unit + 3.0 < whole.shape[1]:
         live = _foremost(count, p, w, room, unit, order, whole)
+    elif count > _BAND and room < _HELD * lightest:
+        live = _undominated(count, p, w, room, max(1, math.floor(room / lightest)), order, real)
+    if live < count:
         take[:count] = False
         status[:count] = 0
     else:

@@ -34,6 +34,8 @@ _ROUNDING = 1e-12
 _STALL = 10
 """Evaluations without progress after which the step is shortened."""
 _SHORTEN = 0.85
+_ON_CELLS = 12
+"""A probe by tables over cells costs as much as this many evaluations; without them each pair is a knapsack."""
 _TABLE = 1 << 20
 """Most cells of a table of `losses`."""
 
@@ -78,6 +80,14 @@ class Lagrangian:
     @property
     def evaluations(self) -> int:
         return int(self._state[3])
+
+    @property
+    def probing(self) -> int:
+        """About how many evaluations a probe costs: fewer of them have not brought the bound down far enough for one."""
+        n, cells = len(self._room), float(self._room.max(initial=0.0)) * (self.value.shape[1] + 1)
+        if self._unit and cells <= len(self._ahead):
+            return _ON_CELLS
+        return max(_ON_CELLS, int((self.value > 0.0).sum()) // (4 * max(1, n)))
 
     def run(self, evaluations: int, target: float) -> None:
         """So many steps towards `target`, the best worth known."""

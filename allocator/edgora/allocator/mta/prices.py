@@ -40,7 +40,7 @@ _FEW = 4.0
 _SLACK = 1e-3
 """Tasks that lose no more than this at the sample's prices are core, in units of the temperature."""
 _COOLING = 0.4
-_COLD = 5e-5
+_COLD = 2e-5
 """Temperatures as shares of the mean of tasks' best values: each is _COOLING times the last, down to _COLD."""
 _HOT = 0.1
 """First temperature from prices that are a guess."""
@@ -105,6 +105,8 @@ class Priced:
     nu: Floats
     bound: float
     """L(nu) of the whole table."""
+    sampled: bool
+    """Whether the prices come from a sample, and a few cold steps."""
     outside: Floats
     """What each task of the table outside the core would earn at the prices, at most 0 but for trifles; -inf inside."""
 
@@ -116,24 +118,24 @@ def priced(table: Table, search: Search | None = None) -> Priced:
     if table.n * len(useful) <= _WHOLE_PAIRS:
         core = core_of(table, useful, room)
         if not len(useful):
-            return Priced(core, np.zeros(table.n), 0.0, np.full(table.m, -np.inf))
+            return Priced(core, np.zeros(table.n), 0.0, False, np.full(table.m, -np.inf))
         nu = least(core, _start(core), _HOT, search)
-        return Priced(core, nu, dual(core, nu) * (1.0 + _SAFE), np.full(table.m, -np.inf))
+        return Priced(core, nu, dual(core, nu) * (1.0 + _SAFE), False, np.full(table.m, -np.inf))
     sampled, stride = _sample(table, density, room)
     sample = core_of(table, sampled, room / stride)
     nu, hot = _first_prices(sample)
     nu = _scarce(table, sample, least(sample, nu, hot, search), room)
     inside = _earnings(table, nu) > -_SLACK * _scale(sample)
     core = core_of(table, np.flatnonzero(inside & (density > 0.0)), room)
-    return _closed(table, core, least(core, nu, _COLDEST, search), search)
+    return _closed(table, core, least(core, nu, _COLDEST, search), True, search)
 
 
 def refined(table: Table, found: Priced, search: Search | None = None) -> Priced:
     """The same from higher temperatures: for prices that were found on a sample and turn out not to be good enough."""
-    return _closed(table, found.core, least(found.core, found.nu, _TEPID, search), search)
+    return _closed(table, found.core, least(found.core, found.nu, _TEPID, search), False, search)
 
 
-def _closed(table: Table, core: Core, nu: Floats, search: Search | None) -> Priced:
+def _closed(table: Table, core: Core, nu: Floats, sampled: bool, search: Search | None) -> Priced:
     """Prices and core once nothing outside would earn, beyond trifles, that the core does not hold."""
     while True:
         outside = _earnings(table, nu)
@@ -141,7 +143,7 @@ def _closed(table: Table, core: Core, nu: Floats, search: Search | None) -> Pric
         joining = np.maximum(outside, 0.0)
         bound = dual(core, nu) + math.fsum(joining)
         if joining.sum() <= _NEGLIGIBLE * bound or (search is not None and search.over()):
-            return Priced(core, nu, bound * (1.0 + _SAFE), outside)
+            return Priced(core, nu, bound * (1.0 + _SAFE), sampled, outside)
         inside = outside > -_SLACK * _scale(core)
         inside[core.tasks] = True
         core = core_of(table, np.flatnonzero(inside), core.room)
