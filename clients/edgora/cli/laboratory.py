@@ -42,7 +42,10 @@ def demo(
         sys.path.insert(0, "")  # a user's policy is found from the working directory
     try:
         if serve:
-            _served(run_serving(scenario, settings or [], keep, progress, rate or SERVED_PER_MINUTE), as_json=as_json)
+            _served(
+                run_serving(scenario, settings or [], keep, progress, SERVED_PER_MINUTE if rate is None else rate),
+                as_json=as_json,
+            )
             return
         report = run_demo(scenario, settings or [], keep, progress)
     except EdgoraError as error:
