@@ -3,6 +3,7 @@
 Addresses are this platform's, and the fleet is told to be slow; nothing else differs from the page.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -70,8 +71,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         log.seek(0)
         assert re.search(r"(\d+) of \1 tasks ended settled or refunded", log.read())
     finally:
-        process.kill()
-        process.wait()
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):  # it stops its chain itself, if it is let
+            if process.poll() is None:
+                process.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(60)
         log.close()
 
 

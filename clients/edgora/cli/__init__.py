@@ -1,5 +1,6 @@
 """The command line: `edgora VERB`. Verbs load what they need when they run, so the client starts without the server."""
 
+import signal
 import sys
 
 import typer
@@ -30,7 +31,11 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point. Typed errors exit in their verb; what arrives here is a bug or Ctrl-C."""
+    """Entry point. Typed errors exit in their verb; what arrives here is a bug or Ctrl-C.
+
+    SIGTERM is taken as Ctrl-C, so that a verb that started processes stops them; verbs that serve have their own handlers.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         app()
     except KeyboardInterrupt:
