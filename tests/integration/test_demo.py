@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from edgora.lab.report import Latency, Money, Report, RoundLine
+from edgora.ue.miner import MinedSlot
 from edgora.wire.kernels import names
 
 DEMO_KERNELS = {"sobel", "blur", "matmul", "hashpuzzle", "nftcheck"}
@@ -179,10 +180,12 @@ def test_a_problem_makes_it_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "PROBLEM: task 3 ended neither settled nor refunded" in text
 
 
-def problems_of(records: Sequence[Any], money: Money | None = None, rounds: Sequence[RoundLine] = ()) -> list[str]:
+def problems_of(
+    records: Sequence[Any], money: Money | None = None, rounds: Sequence[RoundLine] = (), mined: Sequence[Any] = ()
+) -> list[str]:
     from edgora.lab.report import _problems
 
-    return _problems(records, money or a_report().money, rounds)
+    return _problems(records, mined, money or a_report().money, rounds)
 
 
 def record(**changes: Any) -> Any:
@@ -217,3 +220,13 @@ def test_money_and_values_that_cannot_be_are_problems() -> None:
     assert problems_of([], off) == ["account 7: 5 wei by the ledger, 4 on the chain"]
     beyond = msgspec.structs.replace(a_report().rounds[0], value=6)
     assert "above its optimum" in problems_of([], None, [beyond])[0]
+
+
+def test_a_mined_slot_whose_puzzle_came_to_nothing_is_a_problem() -> None:
+    slot = MinedSlot(
+        ue=2, number=4, at_ms=0, new_kb=10, waiting_kb=0, good=True, level=0, sent=True, privacy=0, cost=0, reward=0,
+        energy_mj=1, latency_ms=5, puzzle_kb=10, verified=True,
+    )  # fmt: skip
+    assert problems_of([], mined=[slot]) == []
+    [problem] = problems_of([], mined=[msgspec.structs.replace(slot, verified=False)])
+    assert problem.startswith("slot 4 of mining UE 2")

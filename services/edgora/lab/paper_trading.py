@@ -10,6 +10,7 @@ __all__ = ["measure_paper_trading"]
 
 _PRICE_WEI = 10**15
 _DEADLINE_S = 2_000_000_000
+_PATIENCE_S, _POLL_S = 10.0, 0.01
 
 
 def measure_paper_trading() -> tuple[int, int]:
@@ -47,9 +48,13 @@ async def _measure(url: str) -> tuple[int, int]:
 
 
 async def _sent(chain: AnvilChain, transaction: dict[str, str]) -> dict[str, str]:
-    """The receipt of a transaction from one of anvil's own accounts; anvil mines it at once."""
+    """The receipt of a transaction from one of anvil's own accounts. anvil mines it at once, but answers before."""
     digest = await chain.rpc("eth_sendTransaction", transaction)
-    receipt: dict[str, str] = await chain.rpc("eth_getTransactionReceipt", digest)
+    receipt: dict[str, str] | None = None
+    async with asyncio.timeout(_PATIENCE_S):
+        while receipt is None:
+            await asyncio.sleep(_POLL_S)
+            receipt = await chain.rpc("eth_getTransactionReceipt", digest)
     if receipt["status"] != "0x1":
         raise RuntimeError(f"PaperTrading reverted: {transaction}")
     return receipt
