@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 
-from edgora.lab.processes import free_port
+from edgora.adapters.loopback import free_port
 from edgora.ue.fleet import FleetRun, run_fleet
 from edgora.ue.plan import draw_arrivals
 from embedded import Embedded

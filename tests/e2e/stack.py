@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import httpx2
 import msgspec
 
+from edgora.adapters.loopback import free_port
 from edgora.client import AsyncClient, Wallet
-from edgora.lab.processes import free_port
 from edgora.wire import rest
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from edgora.adapters.anvil_chain import find_anvil
+from edgora.adapters.loopback import free_port
 from edgora.client.images import photo
-from edgora.lab.processes import free_port
 
 pytestmark = [
     pytest.mark.slow,

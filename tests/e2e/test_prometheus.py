@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from e2e.stack import ROOT, Stack, run, until
-from edgora.lab.processes import free_port
+from edgora.adapters.loopback import free_port
 
 pytestmark = pytest.mark.docker
 

@@ -134,10 +134,14 @@ def test_the_demo_needs_no_anvil() -> None:
     ["fleet.ues=0", "fleet.uess=3", "market.batch=3", 'servers=[{"policy": 7}]', "nonsense", "chain.kind=mainnet"],
 )
 def test_a_scenario_that_is_wrong_exits_2_and_names_the_field(setting: str) -> None:
-    status, document, said = run_demo(setting)
-    assert status == 2
-    assert document["error"]["field"]
-    assert "edgora: " in said
+    from typer.testing import CliRunner
+
+    from edgora.cli import app
+
+    refused = CliRunner().invoke(app, ["demo", "--json", "--set", setting])
+    assert refused.exit_code == 2
+    assert msgspec.json.decode(refused.stdout)["error"]["field"]
+    assert "edgora: " in refused.stderr
 
 
 # ---- the report's own verdict ------------------------------------------------------------------------------------------------

@@ -201,8 +201,8 @@ def test_the_commands_of_the_page(breakable: Embedded, monkeypatch: pytest.Monke
         where = ["--board", str(breakable.cluster.board_url)]
         if words == ["status"]:
             where = [part for node in (0, 3) for part in ("--node", breakable.urls[node])]
-            wanted = "silent: 1, 2" if "paused" in said[-1] else "silent: 2"
-            until(lambda wanted=wanted: wanted in status(breakable, 0)["sentence"])
+            wanted = ("3 are needed", "silent: 1, 2") if "paused" in said[-1] else ("silent: 2",)
+            until(lambda wanted=wanted: all(words in status(breakable, 0)["sentence"] for words in wanted))
         done = CliRunner().invoke(app, [*words, *where])
         assert done.exit_code == 0, done.output
         said.append(done.output)

@@ -31,9 +31,11 @@ async def tell_positions(
     ]
     open_to = set(urls.values())
     async with httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT_S) as http:
-        while open_to:
+        while True:
             told = await asyncio.gather(*(_tell(http, url, reports) for url in sorted(open_to)))
             open_to -= {url for url, wanted in zip(sorted(open_to), told, strict=True) if not wanted}
+            if not open_to:
+                return
             await asyncio.sleep(AGAIN_S)
 
 

@@ -7,7 +7,6 @@ under one lock a sender. Nothing is retried behind the caller's back: a send tha
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from web3 import AsyncHTTPProvider
 from web3.types import RPCEndpoint
 
 from edgora.adapters.contract_chain import ContractChain, Log, Reverted, signed_transaction
+from edgora.adapters.loopback import free_port
 from edgora.crypto.sign import SigningKey
 from edgora.ports.chain import ChainBlock, Mined
 from edgora.wire.errors import Refused, Unavailable, Unknown
@@ -233,12 +233,6 @@ class Anvil:
         self.stop()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return cast("int", probe.getsockname()[1])
-
-
 def _answers(url: str) -> bool:
     question = b'{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[]}'
     request = urllib.request.Request(url, question, {"Content-Type": "application/json"})  # noqa: S310 - our own URL
@@ -269,7 +263,7 @@ def start_anvil(
     if found is None:
         raise Unavailable("no anvil: set EDGORA_ANVIL, put anvil on PATH, or run `npm ci` in the project folder")
     for attempt in range(3):
-        listen = port or _free_port()
+        listen = port or free_port()
         command = [str(found), "--host", "127.0.0.1", "--port", str(listen), "--silent", *arguments]
         if block_time_s is not None:
             command += ["--block-time", str(block_time_s), "--mixed-mining"]

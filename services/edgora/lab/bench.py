@@ -22,13 +22,14 @@ import msgspec
 from rich.console import Console
 
 from edgora.adapters.anvil_chain import start_anvil
+from edgora.adapters.loopback import free_port
 from edgora.adapters.sqlite_store import SqliteReader
 from edgora.client.kernels import demo_input, order_for_input
 from edgora.compute.limits import Limits
 from edgora.compute.sandbox import Sandbox
 from edgora.lab.cluster import Cluster
 from edgora.lab.demo import DEMO_SETTINGS, wait_live
-from edgora.lab.processes import free_port, lay_out_local, node_plans, prepare_chain, start_redis
+from edgora.lab.processes import lay_out_local, node_plans, prepare_chain, start_redis
 from edgora.lab.report import Latency, latencies, percentile, read_events
 from edgora.lab.scenario import Scenario, load
 from edgora.lab.supervise import allocator_children, node_children, start_children, stop_children

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 
 from edgora.adapters.links import Identity
+from edgora.adapters.loopback import free_port
 from edgora.adapters.memory_bus import MemoryBus
 from edgora.adapters.memory_links import MemoryNetwork
 from edgora.adapters.pool_runner import PoolRunner
@@ -35,7 +36,6 @@ from edgora.client import Done
 from edgora.compute.sandbox import Sandbox
 from edgora.lab.chain import EVM_CHAIN_ID, RunningChain, chain_kind, open_chain
 from edgora.lab.ground import Endpoint, Ground, draw_ground
-from edgora.lab.processes import free_port
 from edgora.lab.scenario import Scenario
 from edgora.market.machine import Market
 from edgora.node.app import ApiNode, MoreDuties, NodeKeys, no_more

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from edgora.adapters.anvil_chain import AnvilChain, start_anvil
 from edgora.adapters.chain_deploy import write_deployment
+from edgora.adapters.loopback import free_port
 from edgora.board.settings import board_origins
 from edgora.lab import chain as chains
 from edgora.lab.ground import Endpoint, Ground, lay_out, read_ground
@@ -26,15 +27,7 @@ from edgora.lab.scenario import Scenario, load
 from edgora.lab.supervise import Child, NodePlan, allocator_children, node_children, run_children
 from edgora.wire.errors import Refused, Unavailable
 
-__all__ = ["free_port", "node_plans", "prepare_chain", "run_platform", "start_redis"]
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+__all__ = ["node_plans", "prepare_chain", "run_platform", "start_redis"]
 
 
 def _must_be_free(port: int) -> None:

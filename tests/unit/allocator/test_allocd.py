@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from edgora.adapters.loopback import free_port
 from edgora.adapters.memory_bus import MemoryBus
 from edgora.adapters.redis_bus import RedisBus
 from edgora.allocator.allocd import (
@@ -383,12 +384,6 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
         server.terminate()
         server.wait(10)
         server.stdout.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def is_ready(client: httpx2.AsyncClient) -> bool:

@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
+from edgora.adapters.loopback import free_port
 from edgora.cli import app
 
 PAGE = (Path(__file__).parents[3] / "docs" / "allocators" / "jobs.md").read_text()
@@ -34,9 +34,7 @@ def edgora(*arguments: str) -> click.testing.Result:
 @pytest.fixture
 def allocator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The page's first command, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGORA_ALLOCATOR", url)

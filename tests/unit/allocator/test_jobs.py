@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ import httpx2
 import msgspec
 import pytest
 
+from edgora.adapters.loopback import free_port
 from edgora.allocator import registry
 from edgora.allocator.allocd.__main__ import main as service_main
 from edgora.allocator.allocd.jobs import Jobs, Limits
@@ -75,9 +75,7 @@ def logged(folder: Path) -> list[dict[str, float]]:
 
 async def test_killed_cancelled_and_resumed_a_training_ends_as_if_it_had_run_through(tmp_path: Path) -> None:
     root = tmp_path / "jobs"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     service = subprocess.Popen(
         [sys.executable, "-m", "edgora.allocator.allocd", "--jobs", str(root), "--port", str(port)]
     )
