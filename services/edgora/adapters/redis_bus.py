@@ -7,6 +7,7 @@ A stream that vanishes (a restart without persistence, a flush) costs what was i
 failure of the connection is `Unavailable`; the client reconnects by itself on the next call.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -63,6 +64,8 @@ class RedisBus:
         stale = _deliveries(claimed[1])
         if len(stale) >= limit:
             return stale
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError  # one that got lost on the way here must not wait for a whole block
         # BLOCK 0 would wait for ever: no BLOCK at all is what "do not wait" means here.
         block = min(wait_ms, _LONGEST_WAIT_MS) if wait_ms > 0 and not stale else None
         read: Any = await self._redis.xreadgroup(group, consumer, {key: ">"}, count=limit - len(stale), block=block)
