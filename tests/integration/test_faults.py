@@ -192,7 +192,7 @@ def test_a_false_result_is_caught_by_audit_and_costs_the_user_nothing(breakable:
 
 def test_the_commands_of_the_page(breakable: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/faults.md, as it stands: only addresses are this platform's."""
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr("edgora.cli.output.console.width", 400)
     block = PAGE.read_text().partition("<!-- executed by tests/integration/test_faults.py -->\n```sh\n")[2]
     lines = [shlex.split(line, comments=True) for line in block.partition("```")[0].splitlines()]
     said: list[str] = []
