@@ -38,6 +38,7 @@ def shown(page: Page, url: str) -> None:
     expect(page.locator("#view h1")).not_to_have_text("This view cannot be shown")
     expect(page.locator("#view")).not_to_contain_text(re.compile(r"\b(Loading the view|Reading|Asking the node)\b"))
     expect(page.locator("#foot-height")).to_have_text(re.compile(r"^[\d,\u202f\u00a0 .']+$"))
+    expect(page.locator("#view h1")).to_be_visible()  # the view's own by now: the first may have been the empty page's
 
 
 # ---- the policy ------------------------------------------------------------------------------------------------------
