@@ -1,7 +1,8 @@
 """The city against the REST truth: who stands where, which tasks are in view, what is filtered, what time is shown."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +74,46 @@ def test_servers_and_ues_stand_where_they_say(platform: BoardPlatform, page: Pag
     expect(page.locator(".server[data-state=live]")).to_have_count(len(told))
 
 
+def _hops(page: Page, task: str, last: str) -> Iterator[tuple[str, str]]:
+    """On from change to change until the task is in the `last` phase: each phase that it came to, and the time shown."""
+    row = page.locator(f'#city-tasks tr[data-task="{task}"]')
+    phase = row.get_attribute("data-phase") if row.count() else None
+    for _ in range(120):  # ten tasks change eight times each
+        before = phase
+        page.get_by_role("button", name="on to the next change").click()
+        page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+        phase = row.get_attribute("data-phase") if row.count() else None
+        if phase is not None and phase != before:
+            yield phase, page.locator("#city-at-ledger").inner_text()
+        if phase == last:
+            return
+    pytest.fail(f"{task} never came to be {last}; it is {phase}")
+
+
 def test_the_past_is_shown_as_it_was(platform: BoardPlatform, page: Page, shot: Callable[[str], Path]) -> None:
-    """Stepped back to the middle of a run, that task is listed and drawn as running, with its names."""
-    _open(platform, page)
+    """Stepped through a task's life again, each stage comes at the ledger's instant, with its names."""
     done = [task for task in _tasks(platform) if task["result"] is not None and task["assigned_ms"] is not None]
     task = max(done, key=lambda one: one["done_ms"] - one["assigned_ms"])
-    _pause_at(page, (task["assigned_ms"] + task["done_ms"]) // 2)
+    _open(platform, page)
+    _pause_at(page, task["opened_ms"] - 2_500)
+    began = {}
     row = page.locator(f'#city-tasks tr[data-task="{task["id"]}"]')
-    expect(row).to_be_visible()
-    assert _listed(page)[task["id"]] in {"allocated", "forwarded", "running"}
-    expect(row).to_contain_text(KERNELS[task["offer"]["module_digest"]])
-    expect(row).to_contain_text(f"server {task['executor']}")
-    expect(row.get_by_role("link")).to_have_attribute("href", f"#/task/{task['id']}")
-    token = page.locator(f'.city-tokens [data-id="{task["id"]}"]')
-    assert token.get_attribute("data-phase") in {"allocated", "forwarded", "running"}
-    page.wait_for_function(_COUNTS_AGREE)
-    shot("city-past")
+    for phase, at in _hops(page, task["id"], "filed"):
+        began[phase] = at
+        if phase != "running":
+            continue
+        assert _listed(page)[task["id"]] == "running"
+        expect(row).to_contain_text(KERNELS[task["offer"]["module_digest"]])
+        expect(row).to_contain_text(f"server {task['executor']}")
+        expect(row.get_by_role("link")).to_have_attribute("href", f"#/task/{task['id']}")
+        assert page.locator(f'.city-tokens [data-id="{task["id"]}"]').get_attribute("data-phase") == "running"
+        page.wait_for_function(_COUNTS_AGREE)
+        shot("city-past")
+    here = task["executor"] == task["offer"]["source"]
+    assert list(began) == ["sealed", "ordered", "allocated", *([] if here else ["forwarded"]), "running", "filed"]
+    for phase, key in (("ordered", "opened_ms"), ("allocated", "assigned_ms")):
+        ledgers = datetime.fromtimestamp(task[key] // 100 / 10, UTC)
+        assert began[phase] == f"{ledgers:%H:%M:%S}.{task[key] // 100 % 10} UTC", phase
 
 
 def test_filters_show_what_fits_and_stand_in_the_address(platform: BoardPlatform, page: Page) -> None:

@@ -32,8 +32,13 @@ def address(platform: BoardPlatform, route: str) -> str:
 
 
 def shown(page: Page, url: str) -> None:
-    """Go there and wait until the view has its data: nothing on it says that it is still reading."""
+    """Go there and wait until the view has its data."""
     page.goto(url)
+    filled(page)
+
+
+def filled(page: Page) -> None:
+    """Wait until the view has its data: nothing on it says that it is still reading."""
     expect(page.locator("#view h1")).to_be_visible()
     expect(page.locator("#view h1")).not_to_have_text("This view cannot be shown")
     expect(page.locator("#view")).not_to_contain_text(re.compile(r"\b(Loading the view|Reading|Asking the node)\b"))
@@ -102,7 +107,7 @@ def test_the_theme_button_wins_over_the_system_and_is_remembered(platform: Board
     night = page.evaluate(paper)
     assert night != day
     page.reload()
-    expect(page.locator("#view h1")).to_be_visible()
+    filled(page)
     assert page.evaluate(paper) == night
     assert findings(page) == []
 

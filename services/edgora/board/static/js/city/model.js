@@ -160,7 +160,7 @@ export class CityModel {
     for (const track of this.tracks.values()) {
       if (!fits(track, null)) continue;
       for (const mark of track.marks) {
-        const closer = direction < 0 ? mark.at < t - 1 && (best === null || mark.at > best) : mark.at > t + 1 && (best === null || mark.at < best);
+        const closer = direction < 0 ? mark.at < t && (best === null || mark.at > best) : mark.at > t && (best === null || mark.at < best);
         if (closer) best = mark.at;
       }
     }
