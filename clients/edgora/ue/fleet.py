@@ -436,8 +436,9 @@ class _Ue:
         except EdgoraError as error:
             record.error = error.detail
             if record.task is not None:
+                task = bytes.fromhex(record.task.removeprefix("0x"))
                 try:
-                    ended = await self._insist(lambda: self.client.finish(bytes.fromhex(record.task[2:])), deadline)  # type: ignore[index]
+                    ended = await self._insist(partial(self.client.finish, task), deadline)
                     record.state, record.amount, record.reason = ended.state, int(ended.amount), ended.why
                 except EdgoraError as again:
                     record.error += f"; {again.detail}"
