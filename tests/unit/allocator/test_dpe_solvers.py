@@ -340,3 +340,27 @@ def test_a_listing_ends_below_the_threshold():
     everything, some = Listing(upper), Listing(upper)
     expected = [loss for loss, _ in everything.next(4**7, np.inf) if loss < 0.7]
     assert [loss for loss, _ in some.next(4**7, 0.7)] == expected
+
+
+def test_gains_at_different_servers_add_up_in_a_union():
+    model = draw(0, {"N": 60, "M": 8}).model
+    market = Market(Pairs.of(model))
+    base = model.gucaa()
+    book = Book(market.pairs, base, market.points)
+    rng = np.random.default_rng(5)
+    asked = [((user, int(rng.integers(0, 8))),) for user in range(60)]
+    gainers = [one for one in book.value([m for m in asked if m[0][1] != base[m[0][0]]]) if one.worth > book.worth]
+    union = book.union(gainers)
+    chosen = [one for one in gainers if one.moves[0] in union]
+    assert len(chosen) > 1
+    assert max(gainers, key=lambda one: one.worth) in chosen
+    touched = [server for user, to in union for server in (to, int(base[user]))]
+    assert len(set(touched)) == len(touched)
+    for one in gainers:  # nothing that fits was left out
+        user, to = one.moves[0]
+        assert one in chosen or {to, int(base[user])} & set(touched)
+    gain = sum(one.worth - book.worth for one in chosen)
+    assert book.value([union])[0].worth == pytest.approx(book.worth + gain, rel=1e-9)
+    moved = base.copy()
+    moved[[user for user, _ in union]] = [to for _, to in union]
+    assert continuous(model, moved).worth == pytest.approx(book.worth + gain, rel=1e-9)

@@ -102,7 +102,8 @@ class Book:
         """By server and the moves from or to it."""
         whole: list[tuple[int, Moves]] = [(m, ()) for m in range(pairs.M)]
         self._solve(whole)
-        self._worth = sum(self._known[key].worth for key in whole)
+        self.worth = sum(self._known[key].worth for key in whole)
+        """Of the base."""
         self._bound = sum(self._known[key].bound for key in whole)
 
     @property
@@ -116,12 +117,22 @@ class Book:
         self._solve([key for key in dict.fromkeys(key for row in keys for key in row) if key not in self._known])
         valued = []
         for moves, row in zip(asked, keys, strict=True):
-            worth, bound = self._worth, self._bound
+            worth, bound = self.worth, self._bound
             for key in row:
                 now, before = self._known[key], self._known[key[0], ()]
                 worth, bound = worth + (now.worth - before.worth), bound + (now.bound - before.bound)
             valued.append(Valued(moves, worth, max(bound, worth)))
         return valued
+
+    def union(self, valued: Sequence[Valued]) -> Moves:
+        """The moves of the best of these and, by falling worth, of those that touch other servers than all before."""
+        moves: Moves = ()
+        touched: set[int] = set()
+        for one in sorted(valued, key=lambda one: -one.worth):
+            servers = {server for server, _ in self._touched(one.moves)}
+            if touched.isdisjoint(servers):
+                moves, touched = moves + one.moves, touched | servers
+        return moves
 
     def decision(self, model: Model, moves: Moves) -> tuple[Decision, float]:
         """The decision of a valued association, and its greatest KKT residual."""

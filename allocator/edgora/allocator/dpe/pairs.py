@@ -133,11 +133,8 @@ class Pairs:
 
 def air(log_snr: Floats, rows: Floats) -> Air:
     """The air curve of pairs with these constants at l = ln(1 + SNR) > 0."""
-    rest = np.expm1(-log_snr)
-    e = -rest
-    k = log_snr + rest
-    if log_snr.min() < _SMALL:
-        k = np.where(log_snr < _SMALL, _excess_series(log_snr), k)
+    e = -np.expm1(-log_snr)
+    k = _excess(log_snr, e)
     share, growth = k / log_snr, np.exp(log_snr)
     snr = e * growth
     b = rows[CAP_B] / snr
@@ -160,7 +157,7 @@ def log_snr_at(b: Floats, rows: Floats) -> Floats:
     if free.any():
         x, target = log_snr[free], np.log(rows[FREE_B][free] / b[free])
         for _ in range(8):  # Newton on ln(k e^l), whose derivative is l / k
-            k = np.where(x < _SMALL, _excess_series(x), x + np.expm1(-x))
+            k = _excess(x, -np.expm1(-x))
             step = (np.log(k) + x - target) * k / x
             x = np.maximum(x - step, 0.05 * x)
             if (np.abs(step) <= 1e-5 * x).all():
@@ -169,8 +166,13 @@ def log_snr_at(b: Floats, rows: Floats) -> Floats:
     return log_snr
 
 
+def _excess(log_snr: Floats, e: Floats) -> Floats:
+    """k = l - e; for small l, where the difference loses digits, l^2/2 - l^3/6 + ..."""
+    k = log_snr - e
+    return np.where(log_snr < _SMALL, _excess_series(log_snr), k) if log_snr.min() < _SMALL else k
+
+
 def _excess_series(log_snr: Floats) -> Floats:
-    """k = l - 1 + e^-l = l^2/2 - l^3/6 + ... for small l."""
     tail: Floats = 1.0 - log_snr / 9.0
     for j in (8.0, 7.0, 6.0, 5.0, 4.0, 3.0):
         tail = 1.0 - log_snr / j * tail

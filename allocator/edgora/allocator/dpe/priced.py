@@ -4,12 +4,16 @@
 2. At those prices almost every user has one best server, and `listing` hands out associations by rising loss. Each is
    solved to its optimum (F5); no association below the best one's loss can be better, so when the list runs out, the
    best is proven (F9). Its bound is the greatest certified one of the associations that were listed.
+3. Where there are many servers, the best association makes several of the listed ones' moves at once, and its own turn in
+   the list comes late. Gains of associations that touch different servers add up exactly (F3): their union is valued
+   after each batch.
 
 It is anytime: every improvement is kept, and cut off, the bound is what the next association could be worth at most.
 The fast mode, `proof=0`, looks at the first 256 associations. Where the list is long because users or servers are alike
 and there are few users, `exact` proves instead. No step draws a random number: the same instance has the same answer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -17,7 +21,7 @@ import msgspec
 import numpy as np
 
 from edgora.allocator.dpe.exact import MOST_USERS, Exact
-from edgora.allocator.dpe.listing import Book, Listing, Moves
+from edgora.allocator.dpe.listing import Book, Listing, Moves, Valued
 from edgora.allocator.dpe.market import Market, descend
 from edgora.allocator.dpe.model import Model
 from edgora.allocator.dpe.pairs import Pairs
@@ -52,6 +56,8 @@ class _Run:
     bound: float = np.inf
     """Of the server part."""
     listed: int = 0
+    gainers: list[Valued] = field(default_factory=list)
+    """Those that are worth more than the base."""
     curve: list[list[float]] = field(default_factory=list)
     """Associations looked at, objective and bound, after each batch."""
 
@@ -65,10 +71,10 @@ class _Run:
                 self.bound = min(self.bound, max(certified, self.worth))
                 return "optimal"
             before = self.worth
-            for valued in self.book.value([moves for _, moves in batch]):
-                certified = max(certified, valued.bound)
-                if valued.worth > self.worth:
-                    self.best, self.worth = valued.moves, valued.worth
+            certified = max(certified, self._value([moves for _, moves in batch]))
+            union = self.book.union(self.gainers)
+            if len(union) > 1:
+                certified = max(certified, self._value([union]))
             self.listed += len(batch)
             self.bound = min(self.bound, max(certified, total - batch[-1][0]))
             self.curve.append([self.listed, self.model.user_part + self.worth, self.model.user_part + self.bound])
@@ -79,6 +85,15 @@ class _Run:
             if self.listed >= most:
                 return "done"
             size = min(2 * size, _BATCH)
+
+    def _value(self, asked: Sequence[Moves]) -> float:
+        """Value these associations, keep the best, and answer the greatest of their certified bounds."""
+        every = self.book.value(asked)
+        for valued in every:
+            if valued.worth > self.worth:
+                self.best, self.worth = valued.moves, valued.worth
+        self.gainers += [valued for valued in every if valued.worth > self.book.worth]
+        return max(valued.bound for valued in every)
 
     def found(self, status: Status, info: dict[str, object] | None = None) -> Found:
         plan, residual = self.book.decision(self.model, self.best)
