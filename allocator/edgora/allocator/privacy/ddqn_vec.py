@@ -8,6 +8,8 @@ are spent on each slot. What else differs from DRLO, and why:
 - new data, channel and level do not depend on decisions, so a slot that was seen says what every other decision of a miner
   would have brought: all outputs learn from each transition, with the same chance in each, which is what makes the
   difference between decisions visible under a noise many times its size;
+- for the same reason a slot also says what it would have brought from any other buffers: half of the transitions are told
+  with buffers drawn evenly, so that states which a good policy seldom visits are learnt as well;
 - a miner learns from its reward less what its work makes the others wait for, so that the sum of what miners learn from
   is what a decision does to the system; with its own reward alone, waits that it causes are free to it;
 - discount 0.95: the optimum at 0.85 is 1.7 % below the best average (privacy.md 10); rewards are centred;
@@ -62,6 +64,8 @@ class DdqnVec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lr: Annotated[float, msgspec.Meta(gt=0, le=1)] = 4e-3
     polyak: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     """How far the target follows at each update."""
+    anew: Share = 0.5
+    """Share of transitions that are told with buffers drawn anew."""
     own: bool = False
     """Whether a miner learns from its own reward alone."""
     reward_scale: Annotated[float, msgspec.Meta(gt=0)] = 0.02
@@ -150,8 +154,15 @@ class DdqnVec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             before = simulation.state
             outcome = simulation.step(x)
             after = simulation.state
-            # What each decision of a miner would have brought, the others deciding as they did.
-            kb = before.D0 + before.D1
+            # What each decision of a miner would have brought, the others deciding as they did, for a share of the miners
+            # had their buffers been other ones.
+            drawn_D0 = rng.uniform(0.0, instance.constants.B, before.D0.shape)
+            anew = rng.random(action.shape) < self.anew
+            told = replace(before, D0=np.where(anew[:, :, None], drawn_D0, before.D0))
+            told_seen = features(told, instance)
+            if N > 1:  # the mean buffer of all, as it is
+                told_seen[:, :, -1] = seen[:, :, -1]
+            kb = told.D0 + told.D1
             work, left = model.work(kb), model.left(kb)
             n_others, W_others = _others(x.sum(axis=2)), _others((work * x).sum(axis=2))
             rest, follows, owns = [], [], []
@@ -168,7 +179,7 @@ class DdqnVec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 follows.append(shown)
                 owns.append(scale * known(would, instance)[:, :, 0])
             memory.add(
-                seen=seen.reshape(-1, *seen_shape), rest=np.stack(rest, axis=2).reshape(-1, choices),
+                seen=told_seen.reshape(-1, *seen_shape), rest=np.stack(rest, axis=2).reshape(-1, choices),
                 after=np.stack(follows, axis=2).reshape(-1, choices, *seen_shape),
                 known=np.stack(owns, axis=2).reshape(-1, choices, choices),
             )  # fmt: skip
