@@ -17,7 +17,7 @@ __all__ = ["AGAIN_S", "tell_positions"]
 AGAIN_S = 20.0
 _TIMEOUT_S = 5.0
 _REPORT = 256
-"""Most positions in one report (wire.rest_places)."""
+"""Most positions in one report (wire.rest.development)."""
 
 
 async def tell_positions(

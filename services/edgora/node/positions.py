@@ -1,4 +1,4 @@
-"""Positions of UEs that a fleet has told this node (wire.rest_places): in memory, bounded, development only."""
+"""Positions of UEs that a fleet has told this node (wire.rest.development): in memory, bounded, development only."""
 
 from collections import OrderedDict
 

@@ -46,7 +46,7 @@ from edgora.allocator.allocd.jobs_files import (
 )  # fmt: skip
 from edgora.allocator.allocd.jobs_folder import Folder, exclusive, folders, write_whole
 from edgora.wire.errors import Broken, Conflict, EdgoraError, NotFound, Refused, TooMany, Unavailable
-from edgora.wire.rest_shapes import Problem
+from edgora.wire.rest import Problem
 
 __all__ = ["Jobs", "Limits"]
 

@@ -37,7 +37,7 @@ from edgora.allocator.allocd.jobs_files import (
 from edgora.allocator.allocd.jobs_folder import exclusive, write_whole
 from edgora.allocator.learn.problem import Progress, Stopped
 from edgora.wire.errors import EdgoraError, Refused
-from edgora.wire.rest_shapes import Problem
+from edgora.wire.rest import Problem
 
 __all__ = ["GRACE_S", "Said", "Verdict", "main", "verdict"]
 

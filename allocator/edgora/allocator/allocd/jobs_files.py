@@ -16,7 +16,7 @@ import msgspec
 
 from edgora.allocator.files import read_json
 from edgora.wire.errors import EdgoraError, Refused, RuleRefused, TooMany
-from edgora.wire.rest_shapes import Problem
+from edgora.wire.rest import Problem
 
 __all__ = [
     "ENDED", "MAX_REQUEST_OCTETS", "EvaluateJob", "File", "Job", "JobEvent", "JobId", "JobList", "JobRequest",

@@ -36,7 +36,7 @@ from edgora.allocator.allocd.jobs_files import (
     read_job,
 )  # fmt: skip
 from edgora.wire.errors import EdgoraError, NotFound, Refused, TooLarge
-from edgora.wire.rest_shapes import Problem
+from edgora.wire.rest import Problem
 
 __all__ = ["create_jobs_app", "install_problems", "jobs_router"]
 

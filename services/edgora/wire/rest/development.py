@@ -1,7 +1,8 @@
-"""Where UEs stand (wire.rest): told by a fleet on development chains, kept by no ledger.
+"""REST resources of development chains: where UEs stand, and the faucet (wire.rest has the table).
 
-A UE's position is nobody's business in production: offers carry none. A drawn fleet tells the nodes, so that a map can
-show who sends where.
+Positions are told by a fleet and kept by no ledger: a UE's place is nobody's business in production, and offers carry
+none. A drawn fleet tells the nodes, so that a map can show who sends where. The faucet gives an address a deposit, so
+that a first task needs no wallet with funds.
 """
 
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from typing import Annotated
 
 import msgspec
 
-from edgora.wire.rest_shapes import STRICT, Hex20, Shape
+from edgora.wire.rest.shapes import STRICT, Hex20, Hex32, Shape, Wei
 
-__all__ = ["Position", "PositionList", "PositionReport"]
+__all__ = ["FaucetOrder", "FaucetReceipt", "Position", "PositionList", "PositionReport"]
 
 _METRES = 1e6
 _REPORT = 256
@@ -42,3 +43,19 @@ class PositionList:
     """What this node was told since it started; it forgets the UEs told longest ago first."""
 
     items: list[Position]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaucetOrder:
+    __pydantic_config__ = STRICT
+    address: Hex20
+    wei: Wei = "1000000000000000000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaucetReceipt:
+    """The deposit was mined on the chain; the ledger knows it once q validators have attested it."""
+
+    address: Hex20
+    wei: Wei
+    chain_tx: Hex32

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from edgora.wire.rest_shapes import STRICT, U16, U32, U64, Hex, Hex20, Hex32, Hex65, LedgerLevel, Problem
+from edgora.wire.rest.shapes import STRICT, U16, U32, U64, Hex, Hex20, Hex32, Hex65, LedgerLevel, Problem
 
 __all__ = [
     "Block", "BlockPage", "BlockSummary", "Checkpoint", "CheckpointList", "EpochInfo", "EvidenceItem", "EvidenceList",
