@@ -27,7 +27,7 @@ FLIPS = 4
 def _chain(world: "World", height: int) -> tuple[tuple[Header, ...], Certificate] | None:
     """Headers from this height up to the first one that a certificate signs."""
     for top in range(height, world.height + 1):
-        certificate = world.certificates.get(top)
+        certificate = world.agreement.certificates.get(top)
         if certificate is not None:
             return tuple(world.reference.headers[height : top + 1]), certificate
     return None
@@ -38,7 +38,7 @@ def tx_proof(world: "World", receipt: Receipt) -> TxProof | None:
     chain = _chain(world, receipt.height)
     if chain is None:
         return None
-    txs = world.bodies[receipt.height].block.txs
+    txs = world.agreement.bodies[receipt.height].block.txs
     leaves = [tx.tx.digest(world.domain) + tx.signature for tx in txs]
     path = tuple(merkle_path(leaves, receipt.index))
     return TxProof(txs[receipt.index], receipt.index, path, *chain)

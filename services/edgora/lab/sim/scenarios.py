@@ -13,9 +13,10 @@ import msgspec
 
 from edgora.lab.sim.load import CounterLoad
 from edgora.lab.sim.options import Options
+from edgora.lab.sim.post import Envelope, on_side
 from edgora.lab.sim.registry import Registry, StubRegistry
 from edgora.lab.sim.violation import Violation
-from edgora.lab.sim.world import Envelope, Report, World, on_side
+from edgora.lab.sim.world import Report, World
 from edgora.ledger.config import Params
 from edgora.wire.ledger import faulty
 from edgora.wire.pbft import Commit, Message, NewView, Prepare, PrePrepare, Status, TxGossip, ViewChange
@@ -240,7 +241,7 @@ class ScenarioWorld(World):
         self.note("stage", view)
         for host in self.doors:
             if view and self._stage(view - 1).restart >> host.index & 1 and host.up:
-                self.at(self.now, self._crash, host, self._rng.randint(0, 30))
+                self.at(self.now, self.misfortunes.crash, host, self.rng.randint(0, 30))
         self._clients.invoke(max(0, self._stage(view).txs - len(self._clients.unfinished())))
 
     def passes(self, host: "Host", receiver: "Host", message: Message) -> bool:
@@ -312,18 +313,17 @@ class ScenarioWorld(World):
     def start(self) -> None:
         for host in self.doors:
             host.boot()
-        if self._byzantine is not None:
-            self.at(50, self._byzantine_tick)
+        self.post.start(50)
         self._clients.attach(self)
 
     def heal(self) -> None:
         self._healed = True
         super().heal()
-        self._rng.shuffle(self._withheld)
+        self.rng.shuffle(self._withheld)
         if not self.scenario.late:
             self._withheld = []
         for receiver, source, envelope in self._withheld:
-            self.at(self.now + self._rng.randint(1, 60), self._deliver, receiver, source, envelope)
+            self.at(self.now + self.rng.randint(1, 60), self.post.deliver, receiver, source, envelope)
         self._withheld = []
 
     def _settle(self) -> None:
