@@ -6,8 +6,9 @@ from typing import Any
 import httpx2
 
 from edgora.adapters.loopback import free_port
-from edgora.ue.fleet import FleetRun, run_fleet
+from edgora.ue.fleet import run_fleet
 from edgora.ue.plan import draw_arrivals
+from edgora.ue.records import FleetRun
 from embedded import Embedded
 
 SHOTS = Path(__file__).parents[1] / "run" / "browser"

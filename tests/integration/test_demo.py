@@ -193,7 +193,7 @@ def problems_of(
 
 
 def record(**changes: Any) -> Any:
-    from edgora.ue.fleet import TaskRecord
+    from edgora.ue.records import TaskRecord
 
     fields: dict[str, Any] = {
         "number": 3, "ue": 1, "kernel": "spin", "fate": "settle", "at_ms": 0, "state": "SETTLED", "code": "OK", "verified": True

@@ -17,8 +17,9 @@ from edgora.client.split import split
 from edgora.compute.limits import Limits
 from edgora.compute.sandbox import Sandbox
 from edgora.node.duties.pacing import Pace
-from edgora.ue.fleet import FleetRun, TaskRecord, run_fleet
+from edgora.ue.fleet import run_fleet
 from edgora.ue.plan import Fleet, Planning, Refunds, draw_arrivals
+from edgora.ue.records import FleetRun, TaskRecord
 from edgora.ue.work import draw_work
 from edgora.wire import kernels
 from edgora.wire.market import ResultCode

@@ -13,7 +13,7 @@ from edgora.wire.errors import EdgoraError
 
 if TYPE_CHECKING:
     from edgora.lab.report import Report
-    from edgora.ue.fleet import FleetRun
+    from edgora.ue.records import FleetRun
 
 __all__ = ["app_commands"]
 

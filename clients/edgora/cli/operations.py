@@ -260,8 +260,9 @@ def fleet(
     try:
         from edgora.client import AsyncClient
         from edgora.lab.scenario import load
-        from edgora.ue.fleet import TaskRecord, run_fleet, until_interrupted
+        from edgora.ue.fleet import run_fleet, until_interrupted
         from edgora.ue.plan import draw_arrivals, lasting
+        from edgora.ue.records import TaskRecord
         from edgora.ue.waves import PlanService
     except ImportError as error:
         missing_extra("fleet", "solve", error)

@@ -34,8 +34,9 @@ from edgora.lab.report import Latency, latencies, percentile, read_events
 from edgora.lab.scenario import Scenario, load
 from edgora.lab.supervise import allocator_children, node_children, start_children, stop_children
 from edgora.ports.store import BlockReader
-from edgora.ue.fleet import FleetRun, TaskRecord, run_fleet
+from edgora.ue.fleet import run_fleet
 from edgora.ue.plan import draw_arrivals
+from edgora.ue.records import FleetRun, TaskRecord
 from edgora.wire.errors import Refused
 from edgora.wire.hashing import keccak
 from edgora.wire.units import Fuel, Millis, ModuleDigest, Octets

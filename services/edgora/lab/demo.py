@@ -18,8 +18,9 @@ from edgora.client import AsyncClient
 from edgora.lab.cluster import Cluster
 from edgora.lab.report import Report, report_run
 from edgora.lab.scenario import Scenario, load
-from edgora.ue.fleet import FleetRun, TaskRecord, run_fleet, until_interrupted
+from edgora.ue.fleet import run_fleet, until_interrupted
 from edgora.ue.plan import MOST_MINUTES, draw_arrivals, lasting
+from edgora.ue.records import FleetRun, TaskRecord
 from edgora.wire.errors import Unavailable
 
 __all__ = ["DEMO_SETTINGS", "run_demo", "run_scenario", "run_serving", "serve", "wait_live"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from edgora.node.duties.pacing import Pace
-from edgora.ue.fleet import FleetRun, TaskRecord
+from edgora.ue.records import FleetRun, TaskRecord
 from edgora.ue.waves import Wave
 
 __all__ = ["PARTS", "PlanLine", "WaveLine", "plan_lines", "wave_lines"]

@@ -19,9 +19,9 @@ from edgora.node.duties.pacing import Pace
 from edgora.ports.bus import Skipped
 from edgora.ports.chain import Chain
 from edgora.ports.store import BlockReader
-from edgora.ue.fleet import FleetRun, TaskRecord
 from edgora.ue.miner import Means, MinedSlot, beside
 from edgora.ue.plan import Mining
+from edgora.ue.records import FleetRun, TaskRecord
 from edgora.wire.codec import decode, from_u96, from_u128
 from edgora.wire.genesis import Genesis
 from edgora.wire.ledger import Kind

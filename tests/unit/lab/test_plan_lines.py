@@ -5,7 +5,7 @@ import msgspec
 from edgora.allocator.radio_plan import nearest_equal, solve_plan
 from edgora.lab.plans import plan_lines, wave_lines
 from edgora.node.duties.pacing import Pace
-from edgora.ue.fleet import FleetRun, Followed, TaskRecord
+from edgora.ue.records import FleetRun, Followed, TaskRecord
 from edgora.ue.waves import Wave
 from unit.allocator.plan_world import address, request
 
