@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from api.world import WASM, Platform
+from api.stand_ins import WASM
+from api.world import Platform
 from edgora.crypto.proof import check_receipt_proof, check_state_proof
 from edgora.crypto.sign import recover
 from edgora.market.state import account_key, server_key

@@ -8,7 +8,9 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from api.world import WASM, Draft, Platform, TestUe
+from api.devices import Draft, TestUe
+from api.stand_ins import WASM
+from api.world import Platform
 from edgora.crypto.sign import SigningKey
 from edgora.node.settings import LimitSettings
 from edgora.wire.codec import encode
