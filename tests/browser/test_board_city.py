@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import combinations
+from math import dist
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,15 @@ def test_a_new_task_is_followed_to_its_payment(
     row = page.locator(f'#city-tasks tr[data-task="{fresh["id"]}"]')
     expect(row).to_contain_text(re.compile("paid|certified|final"))
     shot("city-live")
+    # The second fleet drew the places of the first for UEs of its own: each of two at one place can be seen and picked.
+    told = {one["ue"]: (one["x_m"], one["y_m"]) for one in own_platform.json("/v1/positions")["items"]}
+    drawn: dict[str, list[float]] = page.eval_on_selector_all(
+        ".ue",
+        "all => Object.fromEntries(all.map(one => [one.dataset.id, one.getAttribute('transform').match(/[-\\d.]+/g).map(Number)]))",
+    )
+    pairs = [(a, b) for a, b in combinations(sorted(drawn), 2) if told[a] == told[b]]
+    assert pairs
+    assert min(dist(drawn[a], drawn[b]) for a, b in pairs) >= 40
 
 
 def test_a_node_that_is_gone_is_said_and_left(own_platform: BoardPlatform, page: Page, watched: Any) -> None:

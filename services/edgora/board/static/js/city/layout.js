@@ -6,6 +6,8 @@
 
 const MOST = { ordered: 12, allocated: 12, running: 12, filed: 8, ue: 6 }; // more than that is told as "+n"
 const CLEAR = { x: 105, y: 82 }; // half axes of the room that a server and its tasks take
+const ABREAST = 3; // UEs at one place that stand beside each other; more stand in further rows
+const ROOM = { x: 60, y: 58 }; // what each of those takes with its name and its tasks
 const RING = 0.34; // radius of the ring of UEs that told no position, as a share of the servers' spread
 
 export class Places {
@@ -71,7 +73,7 @@ export class Places {
     this.scale = { x: (this.size.width - 2 * pad.x) / wide, y: (this.size.height - pad.top - pad.bottom) / high };
     const draw = ([x, y]) => ({ x: pad.x + (x - left) * this.scale.x, y: pad.top + (y - top) * this.scale.y });
     this.servers = new Map([...known].map(([id, at]) => [id, draw(at)]));
-    this.ues = new Map([...homes].map(([ue, at]) => [ue, this.#beside(draw(at))]));
+    this.ues = this.#apart([...homes].map(([ue, at]) => [ue, this.#beside(draw(at))]));
   }
 
   // A UE that stands on a server's doorstep is drawn beside it: both, and their tasks, stay legible.
@@ -85,6 +87,25 @@ export class Places {
       return { x: Math.min(width, Math.max(34, server.x + ux * CLEAR.x)), y: Math.min(height, Math.max(24, server.y + uy * CLEAR.y)) };
     }
     return at;
+  }
+
+  // UEs that told the same place stand side by side there, so that each can be read and picked.
+  #apart(homes) {
+    const groups = new Map();
+    for (const [ue, at] of homes) {
+      const place = `${Math.round(at.x)} ${Math.round(at.y)}`;
+      const group = groups.get(place) ?? { at, ues: [] };
+      groups.set(place, group);
+      group.ues.push(ue);
+    }
+    const placed = new Map();
+    for (const { at, ues } of groups.values()) {
+      const wide = Math.min(ues.length, ABREAST) - 1;
+      const half = (wide * ROOM.x) / 2;
+      const left = ues.length === 1 ? at.x : Math.max(34, Math.min(this.size.width - 34 - 2 * half, at.x - half));
+      ues.sort().forEach((ue, index) => placed.set(ue, { x: left + ROOM.x * (index % ABREAST), y: at.y + ROOM.y * Math.floor(index / ABREAST) }));
+    }
+    return placed;
   }
 
   // Where each task is drawn: {spots: [{track, pose, x, y, fade, moving}], more: [{x, y, count}], links: Map}.

@@ -35,9 +35,11 @@ export class TaskList {
       }
       const place = this.body.children[index] ?? null;
       if (place !== row.element) this.body.insertBefore(row.element, place);
-      row.element.dataset.phase = pose.phase;
+      if (row.element.dataset.phase !== pose.phase) {
+        row.element.dataset.phase = pose.phase;
+        row.state.title = PHASE[pose.phase].words;
+      }
       say(row.state, track.end ?? pose.phase);
-      row.state.title = PHASE[pose.phase].words;
       say(row.executor, pose.executor === null ? "none yet" : `server ${pose.executor}`);
       say(row.since, ms(t - pose.since));
       say(row.why, live ? track.why || PHASE[pose.phase].words : PHASE[pose.phase].words);

@@ -17,6 +17,8 @@ export class Scene {
   #ues = new Map();
   #more = [];
   #drawn = 0;
+  #base = "";
+  #scaled = "";
 
   constructor(places, { onPick, still }) {
     this.places = places;
@@ -46,7 +48,7 @@ export class Scene {
     this.picture.setAttribute("height", height);
     this.places.resize(width, height);
     this.#tokens.forEach((token) => { token.placed = false; });
-    this.#drawScale(height);
+    this.#drawScale();
   }
 
   // Servers and UEs as they are now: facts is a map id -> {live, reachable, ask, speed, slots}.
@@ -60,22 +62,24 @@ export class Scene {
       move(known.element, at);
       const state = !fact ? "unknown" : fact.reachable === false ? "gone" : fact.live ? "live" : "idle";
       set(known.element, "data-state", state);
-      known.state.textContent = state === "live" ? "" : state === "gone" ? "does not answer" : state === "idle" ? "sells nothing" : "";
-      known.title.textContent = fact?.advert
+      say(known.state, state === "gone" ? "does not answer" : state === "idle" ? "sells nothing" : "");
+      say(known.title, fact?.advert
         ? `server ${id}: ${fact.advert.slots} slots of ${fuel(fact.advert.speed)}/s, asks ${fact.advert.ask} gwei/Mfuel; pick to filter by it`
-        : `server ${id}: no advert; pick to filter by it`;
+        : `server ${id}: no advert; pick to filter by it`);
     }
     for (const [ue, at] of ues) move(this.#ues.get(ue).element, at);
     this.#drawBase();
-    this.#drawScale(this.places.size.height);
+    this.#drawScale();
   }
 
-  // The picture at an instant. frame_ms: since the last frame, for what glides.
+  // The picture at an instant. frame_ms: since the last frame, for what glides. Whether the next frame differs visibly:
+  // something is on its way; fading and running alone are slow.
   draw({ tasks, t, round, frame_ms }) {
     const { spots, more, links } = this.places.spots(tasks, t);
     const glide = this.still() || frame_ms > 400 ? 1 : 1 - Math.exp(-frame_ms / GLIDE_MS);
     const seen = ++this.#drawn;
-    for (const spot of spots) this.#drawToken(spot, t, glide, seen);
+    let moves = false;
+    for (const spot of spots) moves = this.#drawToken(spot, t, glide, seen) || moves;
     for (const [id, token] of this.#tokens) {
       if (token.seen === seen) continue;
       token.element.remove();
@@ -86,8 +90,10 @@ export class Scene {
     this.#drawLoads(tasks);
     const words = round ? `round ${round.round}: ${round.winner === null ? "built-in greedy" : `${round.policy} of server ${round.winner}`} placed ${round.placed} of ${round.tasks} ${round.tasks === 1 ? "task" : "tasks"}` : "no round yet";
     say(this.caption, words);
+    return moves;
   }
 
+  // Whether it is on its way.
   #drawToken(spot, t, glide, seen) {
     const { track, pose } = spot;
     let token = this.#tokens.get(track.id);
@@ -118,6 +124,7 @@ export class Scene {
     set(token.element, "opacity", spot.fade === 1 ? "1" : spot.fade.toFixed(2));
     const share = pose.phase === "running" && track.expected ? Math.min(1, (t - pose.since) / track.expected) : 0;
     set(token.ring, "stroke-dasharray", share ? `${(share * 56.5).toFixed(1)} 60` : "0 60");
+    return spot.moving || token.x !== spot.x || token.y !== spot.y;
   }
 
   #newToken(track) {
@@ -144,15 +151,19 @@ export class Scene {
     return { element };
   }
 
+  // The statuses of all nodes come each second, and seldom move anything: lines are drawn anew only where they differ.
   #drawBase() {
-    const lines = [];
+    const wanted = [];
     const servers = [...this.places.servers.values()];
-    servers.forEach((one, index) => servers.slice(index + 1).forEach((other) => lines.push(line(one, other, "backhaul"))));
+    servers.forEach((one, index) => servers.slice(index + 1).forEach((other) => wanted.push([one, other, "backhaul"])));
     for (const [ue, source] of this.places.world.sources) {
       const [from, to] = [this.places.ues.get(ue), this.places.servers.get(source)];
-      if (from && to) lines.push(line(from, to, "access"));
+      if (from && to) wanted.push([from, to, "access"]);
     }
-    this.layers.base.replaceChildren(...lines);
+    const sign = JSON.stringify(wanted);
+    if (sign === this.#base) return;
+    this.#base = sign;
+    this.layers.base.replaceChildren(...wanted.map(([from, to, name]) => line(from, to, name)));
   }
 
   #drawLinks(links) {
@@ -200,9 +211,12 @@ export class Scene {
   }
 
   // The picture is stretched to its frame, so the same distance is drawn once across and once down.
-  #drawScale(height) {
+  #drawScale() {
     if (!this.places.scale) return;
-    const { x, y } = this.places.scale;
+    const { scale: { x, y }, size: { height } } = this.places;
+    const sign = `${x} ${y} ${height}`;
+    if (sign === this.#scaled) return;
+    this.#scaled = sign;
     const metres = [2000, 1000, 500, 200, 100, 50, 20, 10].find((size) => size * x <= 130 && size * y <= 90) ?? 10;
     clear(this.scale,
       svg("path", { d: `M12 ${(height - 14 - metres * y).toFixed(1)}V${height - 14}H${(12 + metres * x).toFixed(1)}` }),

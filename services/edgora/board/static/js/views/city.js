@@ -2,9 +2,9 @@
 //
 // Theory of operation: ledger events are folded into tracks (city/model), an instant of which (city/timeline) is placed
 // (city/layout) and drawn (city/scene), filtered (city/filters); a table says the same in words (city/list). Frames are
-// drawn while the page is visible and only as often as something can have changed.
+// drawn while the page is visible: each of the screen's while something is on its way, ten a second while nothing is.
 
-import { append, h } from "../dom.js";
+import { append, h, say } from "../dom.js";
 import { kernelName } from "../kernels.js";
 import { isSilence } from "../platform.js";
 import { Filters } from "../city/filters.js";
@@ -19,6 +19,8 @@ const PLACES_MS = 5_000;
 const TASKS_MS = 3_000;
 const LISTED = 60; // tasks whose "why" is asked for: as many as the table lists
 const STILL_MS = 500; // between frames where motion is unwanted
+const CALM_MS = 100; // and where nothing is on its way
+const FRAME_MS = 17; // of a screen that draws sixty a second
 const KEYS_STAY = "input, select, textarea, button, a, summary, .table-frame"; // these have uses of their own for the keys
 
 export async function mount(root, platform, params) {
@@ -30,7 +32,8 @@ export async function mount(root, platform, params) {
 class CityView {
   #off = [];
   #timers = [];
-  #frame = 0;
+  #cancel = null; // of the frame that is due
+  #moves = false;
   #last = 0;
   #stopped = new AbortController();
   #servers = [];
@@ -75,8 +78,7 @@ class CityView {
 
   stop() {
     this.#stopped.abort();
-    cancelAnimationFrame(this.#frame);
-    clearTimeout(this.#frame);
+    this.#cancel?.();
     for (const timer of this.#timers) clearInterval(timer);
     for (const off of this.#off) off();
   }
@@ -85,24 +87,40 @@ class CityView {
 
   #run() {
     if (this.#stopped.signal.aborted) return;
-    const next = () => this.#run();
-    this.#draw(performance.now());
-    this.#frame = this.motion.matches ? setTimeout(next, STILL_MS) : requestAnimationFrame(next);
+    this.#moves = this.#draw(performance.now());
+    this.#next(this.#moves && !this.motion.matches);
   }
 
+  // The next frame: with the screen's next one, or after a while.
+  #next(soon) {
+    this.#cancel?.();
+    const run = () => this.#run();
+    if (soon) {
+      const frame = requestAnimationFrame(run);
+      this.#cancel = () => cancelAnimationFrame(frame);
+    } else {
+      const timer = setTimeout(run, this.motion.matches ? STILL_MS : CALM_MS);
+      this.#cancel = () => clearTimeout(timer);
+    }
+  }
+
+  // Whether something is on its way.
   #draw(now) {
-    if (document.hidden || (!this.timeline.live && !this.#dirty)) return;
+    if (document.hidden || (!this.timeline.live && !this.#dirty)) return false;
     const t = this.timeline.at();
     // a paused scene is still while nothing is changed; gliding ends within half a second of the last change
     this.#dirty = this.#dirty && now - this.changed < STILL_MS;
-    this.scene.draw({ tasks: this.model.at(t, this.filters.fits), t, round: this.model.roundAt(t), frame_ms: now - this.#last });
+    const since = now - this.#last;
     this.#last = now;
+    const frame_ms = !this.#moves && since < STILL_MS ? FRAME_MS : since; // what starts after a rest starts gently
+    return this.scene.draw({ tasks: this.model.at(t, this.filters.fits), t, round: this.model.roundAt(t), frame_ms });
   }
 
   #changed() {
     this.#dirty = true;
     this.changed = performance.now();
     if (this.list) this.#second();
+    if (this.#cancel) this.#next(true); // somebody waits for it
   }
 
   #second() {
@@ -175,10 +193,10 @@ class CityView {
       const known = this.platform.statuses.get(server.id);
       return [server.id, { ...server, reachable: known ? known.ok : null }];
     })));
-    this.note.textContent = this.places.guessed
+    say(this.note, this.places.guessed
       ? "UEs that told no position stand on a ring around the server that they upload to. "
         + "The ledger does not record uploads: one is drawn over the 0.9 s before its task is ordered."
-      : "The ledger does not record uploads: one is drawn over the 0.9 s before its task is ordered.";
+      : "The ledger does not record uploads: one is drawn over the 0.9 s before its task is ordered.");
   }
 
   #pick(kind, id) {
