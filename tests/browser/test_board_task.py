@@ -149,6 +149,22 @@ def test_why_follows_the_state_live(own_platform: BoardPlatform, page: Page) -> 
         expect(page.locator("#task-state")).to_have_text("SETTLED", timeout=60_000)
     expect(page.locator("[data-stage=paid]")).to_be_visible()
     expect(page.locator("#task-why")).to_contain_text("Paid by batch")
+    expect(page.locator("#announcer")).to_contain_text("SETTLED: paid by batch")
+    assert page.locator("main [aria-live]").count() == 0, "a reader hears of changes, not of each second"
+
+
+def test_what_is_not_known_yet_is_not_denied(platform: BoardPlatform, page: Page, paid: Any) -> None:
+    """Of a task that is long certified the page never says that it is not, however late its proofs are read."""
+    page.add_init_script("""
+        window.said = new Set();
+        new MutationObserver(() => {
+          for (const part of document.querySelectorAll('#proof, #task-certificates')) window.said.add(part.textContent);
+        }).observe(document, { subtree: true, childList: true, characterData: true });""")
+    _open(platform, page, paid["id"])
+    expect(page.locator("#certificates tbody tr").first).to_be_visible()
+    said: list[str] = page.evaluate("[...window.said]")
+    assert len(said) > 1
+    assert not [words for words in said if "not certified" in words or "nothing yet" in words]
 
 
 def test_an_unknown_task_is_said_to_be_unknown(platform: BoardPlatform, page: Page, watched: Any) -> None:

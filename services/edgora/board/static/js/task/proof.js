@@ -31,7 +31,7 @@ export class ProofPanel {
     const names = [...new Set((proofs?.items ?? []).map((item) => item.name))];
     const info = this.platform.info;
     const ready = Boolean(info && task.result?.cipher_digest && names.includes("TASK") && names.includes("RESULT_HASH"));
-    const key = JSON.stringify([names, ready, task.result?.cipher_digest]);
+    const key = JSON.stringify([names, ready, proofs === null, task.result?.cipher_digest]);
     if (key === this.shown) return; // the buttons stay where they are, and keep the focus
     this.shown = key;
     const save = h("button", {
@@ -40,10 +40,10 @@ export class ProofPanel {
     }, "Download the proof");
     clear(this.element,
       facts([
-        ["Provable now", names.length ? names.join(", ") : "nothing yet"],
+        ["Provable now", names.length ? names.join(", ") : proofs ? "nothing yet" : "asking a node"],
         ["Anchor", info ? ["genesis id ", digest(info.genesis_id, "genesis id")] : null],
       ]),
-      h("p", {}, save, " ", ready ? null : h("span", { class: "muted" }, lacking(task, names))),
+      h("p", {}, save, " ", ready || !proofs ? null : h("span", { class: "muted" }, lacking(task, names))),
       ready && !names.includes("SETTLEMENT") ? h("p", { class: "muted" }, "The payment is not certified yet; a proof downloaded later holds it, too.") : null,
       h("h3", {}, "Verify"),
       info ? command(`edgora verify ${proofName(task)} --genesis-id ${info.genesis_id}`, "verify command") : null,

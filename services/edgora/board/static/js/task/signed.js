@@ -59,8 +59,9 @@ export function drawSigned(signed, offer) {
     : h("p", { class: "muted" }, "No node has told this task's transactions yet.");
 }
 
-export function drawCertificates(signed) {
-  if (!signed.certificates.length) return h("p", { class: "muted" }, "None yet: the block of its TASK is not certified.");
+// told: whether a node has told its proofs.
+export function drawCertificates(signed, told) {
+  if (!signed.certificates.length) return h("p", { class: "muted" }, told ? "None yet: the block of its TASK is not certified." : "No node has told its certificates yet.");
   const rows = signed.certificates.map((one) => [
     one.name, one.kind === "tx" ? "the transaction is in the block" : "its receipt has code 0", link(`#/block/${one.height}`, integer(one.height)), integer(one.certified),
     { cell: String(one.view), class: "num" }, `nodes ${one.signers.join(", ")}`,

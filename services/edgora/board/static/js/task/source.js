@@ -83,7 +83,9 @@ export class TaskSource {
     const task = await this.#read(`/v1/tasks/${this.id}`, (problem) => { this.missing = problem.message; });
     if (task) {
       this.missing = null;
+      const first = this.task === null;
       this.task = task;
+      if (first) this.#askProofs(); // and not only with the next turn
       if (this.tx === null && task.tx_hash) this.tx = await this.#read(`/v1/tx/${task.tx_hash}`);
       if (task.round !== null && this.round?.round !== task.round) this.round = await this.#read(`/v1/allocations/${task.round}`);
       if (task.batch !== null && this.batch?.state !== "SETTLED") await this.#askBatch(task.batch);

@@ -1,6 +1,6 @@
 // Watches the ledger for a task that the page did not send itself: by its id, or by what everybody may know of it.
 
-import { clear, h, link, short, taskLink, times, gwei } from "../dom.js";
+import { announce, clear, h, link, short, taskLink, times, gwei } from "../dom.js";
 
 const LOOKED = 50;
 const LISTED = 5;
@@ -51,5 +51,8 @@ export function showTasks(place, tasks, waiting) {
   const sign = JSON.stringify(tasks.map(({ id, state, why, amount }) => [id, state, why, amount]));
   if (place.dataset.sign === sign && tasks.length) return;
   place.dataset.sign = sign;
+  const states = tasks.map(({ id, state }) => `${id} ${state}`).join(); // what a screen reader is told of: not each second of a run
+  if (tasks.length && states !== place.dataset.states) announce(tasks.map(({ id, why }) => `task ${short(id)}: ${why}`).join("; "));
+  place.dataset.states = states;
   clear(place, tasks.length ? tasks.map(progress) : h("p", {}, waiting));
 }

@@ -3,7 +3,7 @@
 // Sections are drawn anew only when what they show has changed, so that what a reader opened, selected or has the focus on
 // stays. The sentence on top follows the state live.
 
-import { append, clear, clock, digest, facts, fuel, h, integer, link, ms, octets, say, short, time, times } from "../dom.js";
+import { announce, append, clear, clock, digest, facts, fuel, h, integer, link, ms, octets, say, short, time, times } from "../dom.js";
 import { kernelName } from "../kernels.js";
 import { drawChoice } from "../task/choice.js";
 import { drawMoney } from "../task/money.js";
@@ -41,7 +41,7 @@ class TaskView {
     this.proof = new ProofPanel(platform);
     this.drawn = {};
     this.state = h("span", { class: "tag", id: "task-state" }, "asking");
-    this.sentence = h("p", { id: "task-why", class: "task-why", "aria-live": "polite" }, "asking a node");
+    this.sentence = h("p", { id: "task-why", class: "task-why" }, "asking a node");
     this.since = h("span", { class: "muted", id: "task-since" }, "");
     this.parts = Object.fromEntries(["summary", "stages", "choice", "money", "signed", "certificates"].map((name) => [name, h("div", { id: `task-${name}` })]));
     const section = (title, ...content) => h("section", { "aria-label": title }, h("h2", {}, title), content);
@@ -68,6 +68,7 @@ class TaskView {
       this.state.dataset.kind = state === "SETTLED" || state === "CERTIFIED" ? "good" : UNPAID.has(state) ? "bad" : "";
     }
     say(this.sentence, why ? capital(readable(why.sentence)) : source.missing ? `${capital(source.missing)}. It is asked for again each second.` : "Asking a node.");
+    this.#tellReader(why);
     this.tick();
     this.reading.hidden = task !== null || source.missing !== null;
     if (this.reading.hidden) say(this.reading, "");
@@ -81,8 +82,17 @@ class TaskView {
     this.#part("choice", [source.round?.round, source.round?.closed_ms, why?.choice, task.round], () => drawChoice(source));
     this.#part("money", [task.amount, task.result, source.events.length, source.round?.round, Boolean(info)], () => drawMoney({ ...source, info }));
     this.#part("signed", [signed.task?.hash, signed.result?.hash, signed.settlement?.hash, signed.stored], () => drawSigned(signed, task.offer));
-    this.#part("certificates", [signed.certificates.length], () => drawCertificates(signed));
+    const told = source.proofs !== null;
+    this.#part("certificates", [signed.certificates.length, told], () => drawCertificates(signed, told));
     this.proof.show(source);
+  }
+
+  // A screen reader is told when the state or the reason is another one, not each second of a run.
+  #tellReader(why) {
+    const told = why && [why.state, ...why.reasons.map(({ code }) => code)].join(" ");
+    if (!why || told === this.told) return;
+    this.told = told;
+    announce(`${why.state}: ${readable(why.sentence)}`);
   }
 
   tick() {

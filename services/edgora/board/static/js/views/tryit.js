@@ -74,7 +74,7 @@ class TryView {
     this.own = h("input", { type: "text", id: "try-own", autocomplete: "off", spellcheck: "false", placeholder: "0x...", oninput: () => this.#owned() });
     this.start = h("button", { type: "button", class: "primary", onclick: () => this.watch() }, "I have run it: watch for it");
     this.waiting = h("p", { class: "muted" }, "");
-    this.tasks = h("div", { class: "try-tasks", "aria-live": "polite" });
+    this.tasks = h("div", { class: "try-tasks" });
     this.before = new Preview("the photo that you chose");
     this.after = new Preview("the result that you chose");
     this.result = h("input", { type: "file", id: "try-result", accept: "image/*", onchange: () => this.#resultChosen() });
