@@ -3,7 +3,8 @@
     findings(page)   sentences, one a fault; none is what we want
 
 Names come from Chromium's own accessibility tree, as a screen reader gets them; colours from computed styles, with
-transparent layers laid over each other (WCAG 2.2: 1.3.1, 1.4.3, 2.4.6, 3.1.1, 4.1.2).
+transparent layers laid over each other (WCAG 2.2: 1.3.1, 1.4.3, 2.4.6, 3.1.1, 4.1.2). What is disabled has to be read, too,
+though WCAG does not ask for it: it says what could be done later.
 """
 
 from typing import Any
@@ -88,7 +89,7 @@ _CONTRAST = """() => {
     const el = walk.currentNode.parentElement;
     if (!text || !el || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(el.tagName)) continue;
     if (!el.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true })) continue;
-    if (el.closest(":disabled, [aria-disabled=true], .visually-hidden, svg title, svg desc")) continue;
+    if (el.closest(".visually-hidden, svg title, svg desc")) continue;
     const style = getComputedStyle(el);
     const svg = el.namespaceURI.endsWith("svg");
     let colour = rgba(svg ? style.fill : style.color);
