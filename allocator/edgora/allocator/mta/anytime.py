@@ -2,7 +2,7 @@
 
 `priced` and `exact` are two orders of the same steps, each of which can be cut short at any moment:
 
-    first     prices and LP bound; a plan built from them
+    first     prices and LP bound; a plan built from them, and its exchanges where many tasks weigh the same
     improve   ruin and rebuild with annealing
     tighten   the Lagrangian bound; pairs that no better plan holds leave the search
     branch    branch and bound on what is left: better plans, and in the end a proof
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from edgora.allocator.compiled import COMPILED
 from edgora.allocator.mta.branch import Branching
+from edgora.allocator.mta.exchange import exchanged, worthwhile
 from edgora.allocator.mta.lagrange import Lagrangian
 from edgora.allocator.mta.prices import Core, Priced, core_of, least, priced, refined
 from edgora.allocator.mta.rebuild import Candidates, Rebuilder, build, candidates
@@ -72,6 +73,7 @@ def ready() -> None:
     least(core, nu)
     build(core, nu, np.zeros(1, dtype=np.int64))
     Rebuilder(core, nu, plan, candidates(core, nu, plan, 1.0, 1), 0).run(1, 1.0, _SHAKE)
+    exchanged(core, nu, plan)
     lagrangian = Lagrangian(core, nu, 0.0, 3.0)
     lagrangian.run(1, 0.0)
     lagrangian.probe(0.0, lambda: False)
@@ -148,9 +150,13 @@ class Anytime:
         search = None if self._rounds is not None else self._search
         self._priced = priced(self.table, search)
         self._build()
-        if self._priced.sampled and self.bound - self.worth > _ROUGH * self.bound:
+        if self._priced.sampled and self.bound - self.worth > _ROUGH * self.bound and not self.over():
             self._priced = refined(self.table, self._priced, search)
             self._build()
+        if worthwhile(self._priced.core) and not self.over():
+            self._offer(
+                self._priced.core, exchanged(self._priced.core, self._priced.nu, self._in_core(self._priced.core))
+            )
 
     def _build(self) -> None:
         """A plan from the prices, and their bound."""
