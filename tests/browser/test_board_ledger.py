@@ -1,5 +1,6 @@
 """The ledger's view and its block page, against what the nodes' REST says; and two of four nodes that stop."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,10 @@ def test_blocks_are_listed_with_kinds_and_voters(
             assert shown[7] == str(truth["view"])
         else:
             assert shown[5] == "covered by a later block's"
+    caption = page.locator("figcaption", has_text=re.compile(r"^Votes in the newest \d+ certificates"))
+    expect(caption).to_be_visible()
+    votes = page.get_by_role("slider", name=re.compile(r"^Votes in the newest \d+ certificates"))
+    expect(votes).to_be_attached()
     shot("ledger")
 
 

@@ -39,7 +39,7 @@ class Plot {
     this.at = null;
     this.id = `plot${(made += 1)}`;
     this.canvas = h("div", {
-      class: "plot-canvas", role: "slider", tabindex: "0", "aria-label": `${spec.title}: values along ${spec.xLabel}`,
+      class: "plot-canvas", role: "slider", tabindex: "0", "aria-label": this.#named(),
       "aria-describedby": `${this.id}-says`, "aria-valuemin": "0", onkeydown: (event) => this.key(event),
       onpointermove: (event) => this.point(event), onpointerdown: (event) => this.point(event),
       onpointerleave: () => this.choose(null), onfocus: () => this.choose(this.at ?? this.count() - 1), onblur: () => this.choose(null),
@@ -49,8 +49,9 @@ class Plot {
     this.details = h("details", { ontoggle: () => this.tabulate() }, h("summary", {}, "values as a table"));
     this.link = h("a", { class: "plot-csv", download: this.csv().name, href: "data:," }, "data as CSV");
     for (const type of ["pointerenter", "focus", "click"]) this.link.addEventListener(type, () => this.refresh());
+    this.title = h("span", {}, spec.title);
     this.element = h("figure", { class: "plot", "aria-labelledby": `${this.id}-title` },
-      h("figcaption", { id: `${this.id}-title` }, spec.title, " ", h("small", { class: "muted" }, `${spec.yLabel} ${this.joint} ${spec.xLabel}`)),
+      h("figcaption", { id: `${this.id}-title` }, this.title, " ", h("small", { class: "muted" }, `${spec.yLabel} ${this.joint} ${spec.xLabel}`)),
       this.canvas, this.says, this.legend, h("div", { class: "plot-data" }, this.link, this.details));
     this.observer = new ResizeObserver(() => { if (Math.abs(this.canvas.clientWidth - this.width) > 1) this.draw(); });
     this.observer.observe(this.canvas);
@@ -60,8 +61,14 @@ class Plot {
   // Takes new data (any part of the spec) and draws it.
   update(changes) {
     Object.assign(this.spec, changes);
+    say(this.title, this.spec.title);
+    this.canvas.setAttribute("aria-label", this.#named());
     this.draw();
     if (this.details.open) this.tabulate();
+  }
+
+  #named() {
+    return `${this.spec.title}: values along ${this.spec.xLabel}`;
   }
 
   csv() {
