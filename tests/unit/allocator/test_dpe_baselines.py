@@ -88,7 +88,12 @@ def test_the_resource_program_comes_close_to_the_optimum_and_never_above():
 
 
 def test_options_are_strict():
-    for settings, field in (({"resources": "average"}, "resources"), ({"solver": "sdpt3"}, "solver"), ({"x": 1}, "x")):
+    for settings, field in (
+        ({"resources": "average"}, "resources"),
+        ({"solver": "sdpt3"}, "solver"),
+        ({"x": 1}, "x"),
+        ({"solver": "scs"}, "solver"),
+    ):
         with pytest.raises(Refused) as refused:
             solve("dpe", "gucro", draw(0), settings=settings)
         assert refused.value.field == field

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgora.allocator import solve
 from edgora.allocator.compiled import COMPILED
-from edgora.allocator.mta import Table, draw, knapsack, learner
+from edgora.allocator.mta import Table, anytime, draw, knapsack, learner, prices
 from edgora.allocator.mta.anytime import Anytime
 from edgora.allocator.mta.prices import core_of, dual, priced, reachable
 from edgora.allocator.mta.solvers.priced import Priced
@@ -292,6 +293,27 @@ def test_more_time_is_never_worse_and_the_first_plan_is_near() -> None:
     assert [worth for worth, _ in heard] == sorted(worth for worth, _ in heard)
     assert heard[0][0] >= 0.97 * found.objective
     assert all(bound is not None and bound >= found.objective * (1 - 1e-9) for _, bound in heard)
+
+
+def test_prices_of_a_sample_are_made_better_only_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that was stopped ends with the plan that the sample's prices gave."""
+    calls: list[Table] = []
+    made_better = anytime.refined
+
+    def refined(table: Table, *rest: Any) -> Any:
+        calls.append(table)
+        return made_better(table, *rest)
+
+    monkeypatch.setattr(anytime, "refined", refined)
+    monkeypatch.setattr(anytime, "_ROUGH", -1.0)
+    monkeypatch.setattr(prices, "_WHOLE_PAIRS", 100)  # as for a table of millions of pairs
+    table = draw(0, {"n": 20, "m": 1000}).table
+    for stopped, times in ((True, 0), (False, 1)):
+        search = Search(stopped=lambda answer=stopped: answer)
+        Anytime(table, search, None).first()
+        assert search.best is not None
+        assert table.allows(search.best.plan)
+        assert len(calls) == times
 
 
 def test_it_stops_when_told_and_at_its_limit() -> None:

@@ -253,12 +253,38 @@ def test_mosek_is_refused_where_it_is_not_installed():
         solve("tcr", "dashf", instance(6, 2, 0), settings={"solver": "mosek"})
 
 
+def test_a_full_lift_that_needs_gigabytes_is_refused():
+    for solver in ("dashf", "aauco"):
+        with pytest.raises(Refused, match="order 151") as refused:
+            solve("tcr", solver, instance(30, 4, 0), settings={"lift": "full"})
+        assert refused.value.field == "lift"
+
+
+@pytest.mark.parametrize(("by", "wrong"), [(1.0, "above V - yC"), (-1.0, "the surrogate fell")])
+def test_a_solve_that_breaks_what_theory_promises_has_failed(monkeypatch, by, wrong):
+    """A solver that calls a point solved that is not, as a first-order method may: a typed error, nothing kept of it."""
+    e = instance(4, 2, 0)
+    shared = e.model.even(e.model.spread())
+    powers = Powers(e)
+    real, solves = powers.program.solve, []
+
+    def off(*args, **kwargs):
+        solves.append(real(*args, **kwargs))
+        return replace(solves[-1], value=solves[-1].value + by * (len(solves) if by < 0.0 else 1.0))
+
+    monkeypatch.setattr(powers.program, "solve", off)
+    with pytest.raises(program.ProgramFailed, match=wrong) as failed:
+        powers.climb(Pairs.nominal(e).chosen(shared.assoc, shared.phi), e.model.terms(shared).tcr, 9, 1e-12)
+    assert failed.value.solver_status == "solved"
+
+
 def test_scs_is_taken_when_asked_for():
     e = instance(4, 2, 0)
     settings = {"solver": "scs", "outer": 2, "fp_iters": 3}
     found = solve("tcr", "dashf", e, settings=settings)
     assert TCR.score(e, found).holds
     assert {r["part1"]["solver"] for r in found.info["rounds"]} == {"scs"}
+    assert {"scs", "cvxpy"} <= found.info["versions"].keys()
     by_clarabel = solve("tcr", "dashf", e, settings={**settings, "solver": "clarabel"})
     assert found.objective == pytest.approx(by_clarabel.objective, rel=0.02)
 

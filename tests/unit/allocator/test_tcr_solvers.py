@@ -14,8 +14,9 @@ from scipy.optimize import minimize
 
 from edgora.allocator import registry
 from edgora.allocator.search import Search
-from edgora.allocator.tcr import Decision, Instance, draw
+from edgora.allocator.tcr import Decision, Instance, climb, draw
 from edgora.allocator.tcr.bound import upper_bound
+from edgora.allocator.tcr.climb import Climb
 from edgora.allocator.tcr.closed import local_only
 from edgora.allocator.tcr.instance import make
 from edgora.allocator.tcr.pairs import Pairs
@@ -308,6 +309,45 @@ def test_a_time_limit_holds_and_leaves_an_answer() -> None:
     assert solution.info["status"] == "time_limit"
     assert TCR.score(e, solution).holds
     assert solution.objective > e.model.terms(e.model.even(e.model.spread())).tcr
+
+
+def test_a_large_batch_is_settled_in_parts_that_a_limit_can_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    e = draw(0, {"N": 4, "M": 2})
+    every = np.array(list(itertools.product(range(2), repeat=4)))
+    whole = Climb(e, Search()).settled(every)
+    monkeypatch.setattr(climb, "_TOGETHER", 12)
+    parts = Climb(e, Search()).settled(every)
+    assert np.array_equal(parts.assoc, every)
+    assert parts.value == pytest.approx(whole.value, rel=1e-4)
+    assert parts.X.shape == whole.X.shape
+    assert parts.prices.shape == whole.prices.shape
+    cut_off = Climb(e, Search(stopped=lambda: True)).settled(every)
+    assert np.array_equal(cut_off.assoc, every[:3])
+
+
+def test_a_bound_is_not_begun_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    e = draw(0, {"N": 6, "M": 2})
+
+    def begun(*_: object, **__: object) -> None:
+        raise AssertionError("the pair search ran after the limit")
+
+    best = registry.solve("tcr", "gucro-exact", e)
+    monkeypatch.setattr(Pairs, "_judge", begun)
+    assert upper_bound(e, of_solution(best, e), Search(stopped=lambda: True)) is None
+    solution = registry.solve("tcr", "priced", e, settings={"bound": 1}, stopped=lambda: True)
+    assert solution.bound is None
+    assert solution.info["status"] == "interrupted"
+
+
+def test_a_pair_search_that_is_cut_off_bounds_all_the_same() -> None:
+    e = draw(1, {"N": 3, "M": 2})
+    pairs = Pairs(e, np.repeat(np.arange(3), 2), np.tile(np.arange(2), 3))
+    asked = {"tolerance": 1e-3, "upto": 9.0}
+    prices = np.full((3, 2), 1.0)
+    close = pairs.bounds(9.0, 1.0, prices, **asked).most(3)
+    rough = pairs.bounds(9.0, 1.0, prices, **asked, over=lambda: True).most(3)
+    assert (rough >= close - 1e-9).all()
+    assert (rough > close + 1e-3).any()
 
 
 def test_a_search_that_is_stopped_returns_its_best() -> None:

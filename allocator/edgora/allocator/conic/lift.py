@@ -26,7 +26,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Kind", "Lift", "Lifted", "Tight"]
+from edgora.wire.errors import Refused
+
+__all__ = ["MAX_FULL_ORDER", "Kind", "Lift", "Lifted", "Tight", "affordable"]
 
 cp: Any = cvxpy  # partly typed
 
@@ -34,8 +36,19 @@ Floats = NDArray[np.float64]
 Kind = Literal["blocks", "full"]
 Tight = Literal[0, 1, 2]
 
+MAX_FULL_ORDER = 110
+"""Largest order of the full lift that Clarabel is given: beyond, it needs gigabytes and minutes (tcr.md 7.2, dpe.md 6)."""
+
 _CONSTANT = -1
 """Place of the entry that is 1."""
+
+
+def affordable(users: int, servers: int, kind: Kind, solver: str) -> None:
+    """Refuse a full lift that is too large for Clarabel, by what to take instead."""
+    order = users * (servers + 1) + 1
+    if kind == "full" and solver == "clarabel" and order > MAX_FULL_ORDER:
+        detail = f"lift=full has order {order} at N={users}, M={servers}: Clarabel takes at most {MAX_FULL_ORDER} of it"
+        raise Refused(detail, field="lift", fix="lift=blocks is the same relaxation; or take solver=scs")
 
 
 @dataclass(frozen=True, slots=True)

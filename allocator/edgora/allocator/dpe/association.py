@@ -23,14 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.conic import rounding
-from edgora.allocator.conic.lift import Kind, Lift, Lifted
+from edgora.allocator.conic.lift import Kind, Lift, Lifted, affordable
 from edgora.allocator.conic.program import Program, Solved, Solver
 from edgora.allocator.conic.rank import Alternated, alternate
 from edgora.allocator.dpe.model import Model
-from edgora.wire.errors import Refused
 
 __all__ = [
-    "MAX_FULL_ORDER", "Associated", "Gains", "Rank", "Relaxation", "Rounding", "Shares", "Weights", "associate", "gains",
+    "Associated", "Gains", "Rank", "Relaxation", "Rounding", "Shares", "Weights", "associate", "gains",
     "nominal", "relaxation", "rounded", "share_range",
 ]  # fmt: skip
 
@@ -42,9 +41,6 @@ Rank = Literal["keep", "drop"]
 Rounding = Literal["hungarian", "random", "secondary", "rank1", "greedy"]
 Weights = Literal["user", "whatif", "literal"]
 """Whose alpha and beta a pair takes: its user's present pair, its own as if connected, or the printed 0/0 (A7)."""
-
-MAX_FULL_ORDER = 110
-"""Largest order of the full lift that Clarabel is given: beyond, it needs gigabytes and minutes (dpe.md 6)."""
 
 _LEAST_SHARE = 1e-3
 """phi may come back near 0, where alpha has a pole."""
@@ -197,10 +193,7 @@ def associate(
     """One association step from the point (assoc, phi). Raises ProgramError, and Refused for a lift that is too large."""
     e = model.instance
     low, high = e.phi_min, e.phi_max
-    order = e.N * (e.M + 1) + 1
-    if kind == "full" and solver == "clarabel" and order > MAX_FULL_ORDER:
-        detail = f"lift=full has order {order} at N={e.N}, M={e.M}: Clarabel takes at most {MAX_FULL_ORDER} of it"
-        raise Refused(detail, field="lift", fix="lift=blocks is the same relaxation; or take solver=scs")
+    affordable(e.N, e.M, kind, solver)
     value = gains(model, assoc, phi, shares, weights, at=at)
     if e.M == 1:  # x = 1: no point of the relaxation is interior, and nothing is left to relax
         lifted = _alone(value, low, high)

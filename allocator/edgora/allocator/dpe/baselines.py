@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from edgora.allocator.dpe.continuous import continuous
 from edgora.allocator.dpe.model import Decision, Model
-from edgora.allocator.search import Found, Search
+from edgora.allocator.search import Found, Search, Status
+from edgora.wire.errors import Refused
 
 __all__ = ["Gucaa", "Gucro", "Rucaa"]
 
@@ -53,6 +54,11 @@ class Gucro(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     default_limit_s: ClassVar[float | None] = None
 
+    def __post_init__(self) -> None:
+        if self.resources == "exact" and self.solver != "clarabel":
+            detail = f"solver is {self.solver}, but resources=exact has no convex program to solve"
+            raise Refused(detail, field="solver", fix="--set resources=fp")
+
     @property
     def libraries(self) -> tuple[str, ...]:
         return ("numpy",) if self.resources == "exact" else ("numpy", "cvxpy", self.solver)
@@ -67,7 +73,8 @@ class Gucro(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         start = dataclasses.replace(model.average(assoc, model.instance.phi_max, model.gamma0), fu=model.best_fu)
         step = fp.allocate(model, start, solver=self.solver, tolerance=None, over=search.over)
         info = {"server_parts": step.server_parts, "solves": [solve.record() for solve in step.solves]}
-        return Found(step.decision, info=info)
+        status: Status = "interrupted" if search.stopped() else "time_limit" if search.over() else "done"
+        return Found(step.decision, status=status, info=info)
 
 
 def _average(model: Model, assoc: NDArray[np.int64]) -> Decision:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from edgora.allocator.conic.lift import Kind
+from edgora.allocator.conic.lift import Kind, affordable
 from edgora.allocator.conic.program import Solver, require
 from edgora.allocator.search import Found, Search
 from edgora.allocator.tcr.association import Association, Coefficients, Pairs, offload
@@ -26,10 +26,14 @@ class Aauco(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     solver: Solver = "clarabel"
 
     default_limit_s: ClassVar[float | None] = None
-    libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy", "cvxpy", "clarabel")
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("numpy", "scipy", "cvxpy", self.solver)
 
     def solve(self, instance: Instance, search: Search) -> Found:
         require(self.solver)
+        affordable(instance.N, instance.M, self.lift, self.solver)
         model, nominal = instance.model, Pairs.nominal(instance)
         best = Best(instance, search, model.even(model.spread()))
         association = Association(instance, self.lift, self.tight)

@@ -76,7 +76,10 @@ class _Proof:
 
     def _leaves(self, T: float, y: float, prices: Floats, tolerance: float, upto: float) -> Leaves:
         return Leaves.joined(
-            [pairs.bounds(T, y, prices, tolerance=tolerance * self.close, upto=upto) for pairs in self.pairs]
+            [
+                pairs.bounds(T, y, prices, tolerance=tolerance * self.close, upto=upto, over=self.search.over)
+                for pairs in self.pairs
+            ]
         )
 
     def _shortest(self) -> float:
@@ -92,6 +95,8 @@ class _Proof:
         places: list[Places] = []
         prices, best, reach = self.prices, np.inf, _REACH
         for _ in range(_ROUNDS):
+            if self.search.over():
+                break
             leaves = self._leaves(self.T, y, prices, 2.0, self.T)
             d = float(prices.sum() + leaves.most(e.N).sum() - delay)
             places.append(_kept(leaves.places, prices, e.N))
@@ -99,7 +104,7 @@ class _Proof:
                 best, self.prices, reach = d, prices, 1.5 * reach
             else:
                 reach *= 0.4
-            if best < _ENOUGH * self.trust or self.search.over():
+            if best < _ENOUGH * self.trust:
                 break
             prices, least = _best_prices(places, self.prices, reach, e.N)
             if best - (least - delay) < 0.05 * best:
@@ -119,6 +124,8 @@ class _Proof:
         open_ = np.ones(len(grid) - 1, dtype=bool)
         T, upto, last = self.T, _AROUND * self.T, None
         for _ in range(_CERTIFICATES):
+            if self.search.over():
+                break
             need = self._needs(T, upto, y, grid)
             across = np.maximum(need[:-1], need[1:])
             if last is not None and across[last] > y:  # this certificate was made for that interval
@@ -126,8 +133,6 @@ class _Proof:
             open_ &= across > y
             if not open_.any():
                 return y
-            if self.search.over():
-                break
             last = int(np.flatnonzero(open_)[-1])
             T = upto = float(grid[last + 1])
         return None

@@ -29,6 +29,8 @@ _BUNDLES_ONLY = 100
 """Above so many users only bundles are tried."""
 _ROUGH = 1e-4
 """Last mu of trials."""
+_TOGETHER = 20_000
+"""Users of all associations of one batch: a step of it takes some hundredths of a second."""
 _MODE_MU = 5e-3
 """First mu of power modes: low enough to stay in the start's own."""
 _NEAR = 0.99
@@ -61,14 +63,24 @@ class Climb:
             self.search.keep(Found(chosen, status="interrupted"), self.value)
 
     def settled(self, assoc: Ints, X: Floats | None = None, *, mu: float = 0.05, final: float = _ROUGH) -> Points:
-        """Re-solve associations in one batch; the best of them is offered."""
-        points = settle(self.instance, assoc, X, mu=mu, final=final, over=self.search.over)
-        self.trials += len(assoc)
-        self.steps += int(points.steps.sum())
-        at = points.best()
-        if points.value[at] > self.value:
-            self.offer(decision(self.instance, points, at))
-        return points
+        """Re-solve associations in one batch, or in several where one would take long; the best of them is offered.
+
+        The points are those of the batches that the search had time for, at least one.
+        """
+        batch, done = max(1, _TOGETHER // assoc.shape[1]), []
+        for first in range(0, len(assoc), batch):
+            some = slice(first, first + batch)
+            begun = None if X is None else X[:, some]
+            points = settle(self.instance, assoc[some], begun, mu=mu, final=final, over=self.search.over)
+            self.trials += len(points.assoc)
+            self.steps += int(points.steps.sum())
+            at = points.best()
+            if points.value[at] > self.value:
+                self.offer(decision(self.instance, points, at))
+            done.append(points)
+            if self.search.over():
+                break
+        return Points.joined(done)
 
     def starts(self, tightness: float = 1.3) -> Iterator[Ints]:
         """Strongest gain with at most `tightness` times the even load a server; GUCAA's; strongest gain."""

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from edgora.allocator.conic.lift import Kind
+from edgora.allocator.conic.lift import Kind, affordable
 from edgora.allocator.conic.program import Solver, require
 from edgora.allocator.search import Found, Search, Status
 from edgora.allocator.tcr.association import Association, Pairs, Placed
@@ -69,10 +69,14 @@ class Dashf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     solver: Solver = "clarabel"
 
     default_limit_s: ClassVar[float | None] = None
-    libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy", "cvxpy", "clarabel")
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("numpy", "scipy", "cvxpy", self.solver)
 
     def solve(self, instance: Instance, search: Search) -> Found:
         require(self.solver)
+        affordable(instance.N, instance.M, self.lift, self.solver)
         model = instance.model
         best = Best(instance, search, model.even(model.spread()))
         association, powers = Association(instance, self.lift, self.tight), Powers(instance)

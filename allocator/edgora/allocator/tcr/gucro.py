@@ -25,7 +25,10 @@ class Gucro(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     solver: Solver = "clarabel"
 
     default_limit_s: ClassVar[float | None] = None
-    libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy", "cvxpy", "clarabel")
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("numpy", "scipy", "cvxpy", self.solver)
 
     def solve(self, instance: Instance, search: Search) -> Found:
         require(self.solver)

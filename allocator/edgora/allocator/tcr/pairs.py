@@ -16,6 +16,7 @@ It is not concave: server power has several local optima. Theory of operation:
 Each leaf's bound is a line in T (slope zu + zs): a set of leaves bounds w for every T, not only for that of the call.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,10 +112,13 @@ class Pairs:
         self.P = constants(instance, users, servers)
         self.P[16] = instance.params.phi_min
 
-    def bounds(self, T: float, y: float, prices: Floats, *, tolerance: float, upto: float) -> Leaves:
+    def bounds(
+        self, T: float, y: float, prices: Floats, *, tolerance: float, upto: float, over: Callable[[], bool] = bool
+    ) -> Leaves:
         """Leaves whose greatest bound exceeds what some point of it earns by about `tolerance` at most, in trust.
 
         prices (3, M). The lines hold for all T up to `upto`, at least T: places that cannot keep that are left out.
+        A search that is `over` leaves the boxes as they are: their bounds hold all the same.
         Needs phi_min, omega_r, w_t and w_e above 0.
         """
         rent = prices[:, self.servers]
@@ -131,7 +135,7 @@ class Pairs:
             np.maximum.at(best, owner, judged.value)
             # A user's bound need not be closer than what its best place is worth.
             open_ = judged.bound > best[owner] + tolerance
-            if total > _MOST * len(self.users):
+            if total > _MOST * len(self.users) or over():
                 open_[:] = False
             closed, again = np.flatnonzero(~open_), np.flatnonzero(open_)
             leaves.append((boxes.pair[closed], judged.bound[closed], boxes.z[:2, closed].sum(axis=0)))

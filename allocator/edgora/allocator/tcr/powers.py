@@ -8,8 +8,8 @@ With (assoc, phi, gamma, y) fixed, V - y C is concave but for the transfer energ
 Replacing both energies by these bounds leaves a convex program; its solution is the next (p0, R0). One program serves
 every association and iteration: what depends on them are its parameters.
 
-Rule: within one climb neither the surrogate's value nor V - y C falls, and V - y C >= surrogate (7.4). It is asserted
-to the convex solver's accuracy.
+Rule: within one climb neither the surrogate's value nor V - y C falls, and V - y C >= surrogate (7.4). A solve that
+breaks this by more than the convex solver's accuracy has failed, whatever the solver says of it.
 
 Theory of operation. Every variable is a ratio to its value at the last point, so all are near 1 and the interior-point
 solver meets no units. With s = h p0 / (N0 b0) and the ratios b, p, r = R / R0, r R0 <= R(b, p) reads
@@ -28,7 +28,7 @@ import cvxpy
 import numpy as np
 from numpy.typing import NDArray
 
-from edgora.allocator.conic.program import Program, Solved, Solver
+from edgora.allocator.conic.program import Program, ProgramFailed, Solved, Solver
 from edgora.allocator.tcr.instance import Instance
 from edgora.allocator.tcr.model import Decision
 
@@ -140,10 +140,15 @@ class Powers:
             value = terms.trust - y * terms.C
             rough = solved.status == "almost solved" or solver == "scs"
             slack = _SLACK * (10.0 if rough else 1.0) * (v1 + terms.trust)
-            assert value >= solved.value - slack, f"the surrogate {solved.value} is above V - yC, {value}"
             last = (surrogate[-1], worth[-1]) if worth else (-np.inf, -np.inf)
-            assert solved.value >= last[0] - slack, f"the surrogate fell from {last[0]} to {solved.value}"
-            assert value >= last[1] - slack, f"V - yC fell from {last[1]} to {value}"
+            for lower, higher, wrong in (
+                (solved.value, value, "the surrogate is above V - yC"),
+                (last[0], solved.value, "the surrogate fell"),
+                (last[1], value, "V - yC fell"),
+            ):
+                if not higher >= lower - slack:
+                    detail = f"{solver} ended with: {solved.status}, but {wrong}: {lower} against {higher}"
+                    raise ProgramFailed(detail, solver=solver, solver_status=solved.status)
             decision = point
             surrogate.append(solved.value)
             worth.append(value)

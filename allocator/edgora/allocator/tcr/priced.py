@@ -4,6 +4,7 @@ An answer stands from the first millisecond (everything shared equally), is impr
 replaced by a better one that the model has audited. Then, on request, F7's bound.
 """
 
+import importlib
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -30,6 +31,10 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_limit_s: ClassVar[float | None] = None
     libraries: ClassVar[tuple[str, ...]] = ("numpy",)
 
+    def __post_init__(self) -> None:
+        if self.bound:  # SciPy, only where it is asked for, and before the solver's clock starts
+            importlib.import_module("edgora.allocator.tcr.bound")
+
     def solve(self, instance: Instance, search: Search) -> Found:
         climb = opened(instance, search)
         points = climb.settled(np.array(list(climb.starts())))
@@ -44,8 +49,8 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not search.over():
             climb.finish(max(ends, key=lambda end: float(end.value[0])))
         bound = None
-        if self.bound and climb.best is not None:
-            from edgora.allocator.tcr.bound import upper_bound  # SciPy only where it is asked for
+        if self.bound and climb.best is not None and not search.over():
+            from edgora.allocator.tcr.bound import upper_bound
 
             bound = upper_bound(instance, climb.best, search)
         return closed(climb, search, bound)

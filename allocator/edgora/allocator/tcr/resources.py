@@ -13,7 +13,7 @@ Columns of the working arrays are the users of all associations, ordered by asso
 over a server is one `reduceat`. Associations leave the batch when they have converged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +87,15 @@ class Points:
             self.assoc[at], self.X[:, at], self.tau[at], self.prices[:, at], self.value[at], self.trust[at],
             self.steps[at], self.phi_slope[at],
         )  # fmt: skip
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Points]") -> "Points":
+        """The points of several batches of one instance, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        wide = {name: np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("X", "prices")}
+        flat = ("assoc", "tau", "value", "trust", "steps", "phi_slope")
+        return cls(**wide, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in flat})
 
 
 def decision(instance: Instance, points: Points, at: int) -> Decision:
