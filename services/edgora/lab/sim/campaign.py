@@ -5,6 +5,7 @@ spreads them over processes; their results do not depend on how many there are.
 """
 
 import multiprocessing
+import signal
 import statistics
 import time
 import traceback
@@ -125,8 +126,14 @@ def campaign(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     if workers <= 1:
         yield from map(run_job, jobs)
         return
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
+    with multiprocessing.get_context("fork").Pool(workers, _leave_signals_to_the_parent) as pool:
         yield from pool.imap_unordered(run_job, jobs, chunksize=max(1, min(16, len(jobs) // (8 * workers))))
+
+
+def _leave_signals_to_the_parent() -> None:
+    """In a worker: Ctrl-C is the parent's business, which ends its workers by SIGTERM; they must not catch that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def summarise(outcomes: Sequence[Outcome], seconds: float) -> Summary:
