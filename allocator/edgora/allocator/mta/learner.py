@@ -86,21 +86,22 @@ def ready() -> None:
 def _choose(rng: np.random.Generator, epsilon: float, open_: Bools, q: Floats) -> Any:
     """Among the open servers, of which there is one: the best by Q, lowest index on ties, or a uniform one."""
     if rng.random() < epsilon:
-        return np.argmax(np.where(open_, q, -np.inf))
-    c = np.flatnonzero(open_)
+        return np.where(open_, q, -np.inf).argmax()
+    c = open_.nonzero()[0]
     return c[rng.integers(0, len(c))]
 
 
 @compiled
-def _learn(rate: float, discount: float, j: int, i: int, reward: Floats, base: Bools, q: Floats, ahead: Floats) -> None:
-    old = q[j, i]
-    new = old + rate * (reward[j, i] + discount * ahead[j + 1] - old)
-    q[j, i] = new
-    if base[j, i]:
-        if new >= ahead[j]:
+def _learn(rate: float, discount: float, j: int, i: int, gain: float, base: Bools, q: Floats, ahead: Floats) -> None:
+    old = q[i]
+    new = old + rate * (gain + discount * ahead[j + 1] - old)
+    q[i] = new
+    if base[i]:
+        most = ahead[j]
+        if new >= most:
             ahead[j] = new
-        elif old == ahead[j]:
-            ahead[j] = np.max(np.where(base[j], q[j], -np.inf))
+        elif old == most:
+            ahead[j] = np.where(base, q, -np.inf).max()
 
 
 @compiled
@@ -114,13 +115,14 @@ def _feasible(
     for k in range(len(curve)):
         left, total = room.copy(), 0.0
         for j in range(m):
-            open_ = candidates[j] & (weight[j] <= left)
-            if not open_.any():
+            load, row = weight[j], q[j]
+            open_ = candidates[j] & (load <= left)
+            if not open_[open_.argmax()]:
                 plan[j] = -1
                 continue
-            i = _choose(rng, epsilon, open_, q[j])
-            _learn(rate, discount, j, i, reward, base, q, ahead)
-            left[i] -= weight[j, i]
+            i = _choose(rng, epsilon, open_, row)
+            _learn(rate, discount, j, i, reward[j, i], base[j], row, ahead)
+            left[i] -= load[i]
             plan[j] = i
             total += worth[j, i]
         curve[k] = total
@@ -150,7 +152,7 @@ def _paper(
                 if not open_.any():
                     continue
                 i = _choose(rng, epsilon, open_, q[j])
-            _learn(rate, discount, j, i, reward, base, q, ahead)
+            _learn(rate, discount, j, i, reward[j, i], base[j], q[j], ahead)
             charged[i] += cycles[j, i]
             used[i] = True
             plan[j] = i
