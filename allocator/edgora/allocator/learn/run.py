@@ -89,6 +89,7 @@ class Run:
         except OSError as error:
             raise Refused(f"--out {out} cannot be written: {error}", field="--out") from None
         self._log.truncate(self._logged)
+        self._log.seek(self._logged)  # else a checkpoint before the next line would remember the length of before
         self._began_s = self._saved_s = time.process_time()
 
     @property
@@ -147,11 +148,14 @@ class Run:
     def finish(
         self, done: int, updates: int, arrays: Arrays, header: Mapping[str, object], save: Save
     ) -> Trained:  # fmt: skip
-        """Write the policy. Its header names the run, so that a policy alone says where it comes from."""
+        """Write the policy. Its header names the run, so that a policy alone says where it comes from.
+
+        The checkpoint comes first: killed between both, the run is found again and writes its policy.
+        """
         self._done, self._updates = done, updates
-        write(self._policy_path, arrays, {"problem": self._problem, **header, "run": self._identity()})
         self.finished = True
         self._save(save)
+        write(self._policy_path, arrays, {"problem": self._problem, **header, "run": self._identity()})
         return self.trained()
 
     def trained(self) -> Trained:

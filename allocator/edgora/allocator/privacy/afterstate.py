@@ -68,17 +68,18 @@ class Afterstate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         visits = np.zeros((2, 3))
         simulation = Simulation(instance, min(self.copies, total), (seed, 2))
         slot, rewards, shown = 0, 0.0, 0
+        x = policy.act(simulation.state)
         if run.checkpoint is not None:
             arrays, state = run.checkpoint
             policy.W, visits = arrays["W"], arrays["visits"]
             slot, rewards, shown = state["slot"], state["rewards"], state["shown"]
             simulation.restore(arrays, state["simulation"])
-        x = policy.act(simulation.state)
+            x = arrays["x"]  # decided before W learned from the slot
 
         def save() -> tuple[Arrays, dict[str, object]]:
             arrays, generator = simulation.snapshot()
             state = {"slot": slot, "rewards": rewards, "shown": shown, "simulation": generator}
-            return {**arrays, "W": policy.W, "visits": visits}, state
+            return {**arrays, "W": policy.W, "visits": visits, "x": x}, state
 
         while slot < total and not run.over(slot, slot // simulation.batch, save):
             before = simulation.state

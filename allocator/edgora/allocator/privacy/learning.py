@@ -171,8 +171,13 @@ def _constants(instance: Instance) -> dict[str, object]:
 
 def _named(policy: str | Proposer, instance: Instance) -> tuple[str, Policy]:
     if not isinstance(policy, str):
-        answer = policy.propose(instance, BUDGET_S)
-        return f"{type(policy).__module__}:{type(policy).__qualname__}", planned(PRIVACY.foreign(answer, instance))
+        name = f"{type(policy).__module__}:{type(policy).__qualname__}"
+        try:
+            return name, planned(PRIVACY.foreign(policy.propose(instance, BUDGET_S), instance))
+        except Refused as error:
+            raise Refused(f"policy {name} {error.detail}", field="--policy") from error
+        except Exception as error:
+            raise Refused(f"policy {name} raised {type(error).__name__}: {error}", field="--policy") from error
     if policy in LEARNERS and (ready := shipped(policy, instance)) is not None:
         return policy, ready
     if policy in SOLVERS:

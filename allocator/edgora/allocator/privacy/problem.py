@@ -15,7 +15,8 @@ from edgora.allocator.privacy import instance as instances
 from edgora.allocator.privacy import solution as solutions
 from edgora.allocator.privacy.evaluation import checked, trace
 from edgora.allocator.privacy.instance import Instance
-from edgora.allocator.privacy.policies import Constant, Plan, Policy, Table
+from edgora.allocator.privacy.model import Bits, State
+from edgora.allocator.privacy.policies import Chances, Constant, Plan, Policy, Table
 from edgora.allocator.privacy.simulation import Simulation
 from edgora.allocator.privacy.solution import Score, Solution
 from edgora.allocator.search import Found, Search
@@ -128,7 +129,7 @@ class PrivacyProblem:
             answer = answer.policy
         if isinstance(answer, Policy):
             checked(answer, Simulation(room, 1, 0).state)
-            return Found(Plan(answer))
+            return Found(Plan(answer if isinstance(answer, Chances) else _Foreign(answer)))
         c = room.constants
         shape = (c.K, round(c.B / c.grid) + 1, 2, 3)
         try:
@@ -139,6 +140,21 @@ class PrivacyProblem:
             detail = "must answer something with act(state), or for one stream a table of chances by D1, D0, g, level"
             raise Refused(detail, field="policy")
         return Found(Plan(Table(room, table)))
+
+
+class _Foreign:
+    """A user's policy: what it raises in a later slot is its own failure, by its name."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def act(self, state: State) -> Bits:
+        try:
+            return self._policy.act(state)
+        except Exception as error:
+            kind = type(self._policy)
+            detail = f"policy {kind.__module__}:{kind.__qualname__} raised {type(error).__name__}: {error}"
+            raise Refused(detail, field="policy") from error
 
 
 def planned(found: Found) -> Policy:
