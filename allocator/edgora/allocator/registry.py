@@ -194,8 +194,9 @@ def solve(
 ) -> Any:
     """Solve an instance and return the audited solution.
 
-    `stopped` is asked now and then, and ends the search with the best plan so far; KeyboardInterrupt does the same to
-    a policy that cannot be asked. `report` hears worth and bound of each improvement. Raises NotFound for a name,
+    `stopped` is asked now and then, and ends the search with the best plan so far. For a caller who gives it,
+    KeyboardInterrupt does the same to a policy that cannot be asked; for any other it passes on, so that a loop over
+    instances ends at Ctrl-C instead of taking a plan that was cut off for a result. `report` hears worth and bound of each improvement. Raises NotFound for a name,
     Refused for a setting or an instance that does not fit, PolicyError for a user's policy.
     """
     room = problem(problem_name)
@@ -212,6 +213,8 @@ def solve(
     try:
         found = chosen.search(instance, search)
     except KeyboardInterrupt:
+        if stopped is None:
+            raise
         found = search.best or room.nothing(instance)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     found = dataclasses.replace(found, info={**found.info, "versions": versions(chosen.libraries)})

@@ -89,8 +89,11 @@ def test_a_plan_out_of_range_is_refused() -> None:
         solve("mta", Answers([7] * 6), draw(1, {"n": 3, "m": 6}))
 
 
-def test_ctrl_c_in_a_policy_leaves_the_empty_plan() -> None:
-    found = solve("mta", Answers(KeyboardInterrupt()), draw(1))
+def test_ctrl_c_is_a_result_only_for_a_caller_who_stops_searches() -> None:
+    """A sweep that is interrupted ends, and takes no plan that was cut off for a figure."""
+    with pytest.raises(KeyboardInterrupt):
+        solve("mta", Answers(KeyboardInterrupt()), draw(1))
+    found = solve("mta", Answers(KeyboardInterrupt()), draw(1), stopped=lambda: False)
     assert set(found.plan) == {-1}
     assert found.info is not None
     assert found.info["status"] == "interrupted"
