@@ -158,6 +158,26 @@ def test_a_learner_by_its_name_plays_the_weights_that_ship() -> None:
     assert all(path.stat().st_size < 1_000_000 for path in SHIPPED.glob("*.npz"))
 
 
+def test_without_torch_what_has_to_learn_with_it_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    asked: dict[str, Any] = {
+        "algo": lambda: LEARNING.train("ddqn-vec", tmp_path, 0, {}, silent, never),
+        "solver": lambda: solve("privacy", "DRLO", make(slots=10)),
+        "policy": lambda: LEARNING.evaluate("ddqn-vec", range(1), {"N": 3}, None, silent),
+    }
+    for field, ask in asked.items():
+        with pytest.raises(Refused, match="trains with torch, which is not installed") as refused:
+            ask()
+        assert (refused.value.field, refused.value.fix) == (field, 'pip install "edgora[learn]"')
+    with pytest.raises(Refused, match="trains with torch"):
+        LEARNING.check_evaluation("DRLO", range(1), {})
+    LEARNING.check_evaluation("ddqn-vec", range(1), {})
+    assert LEARNING.evaluate("ddqn-vec", range(1), {}, None, silent).score is not None  # these weights ship
+    assert solve("privacy", "afterstate", make(slots=10)).score is not None
+
+
 def test_decisions_of_too_many_streams_are_not_enumerated() -> None:
     with pytest.raises(Refused) as refused:
         solve("privacy", "ddqn-vec", make(M=5, slots=10))

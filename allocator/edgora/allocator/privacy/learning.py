@@ -24,12 +24,13 @@ from edgora.allocator.privacy import evaluation
 from edgora.allocator.privacy.evaluation import Played, decisions, exactly, is_exact, play
 from edgora.allocator.privacy.instance import DrawSettings, Instance, draw
 from edgora.allocator.privacy.policies import Policy, Uniform, lookahead
-from edgora.allocator.privacy.problem import LEARNERS, PRIVACY, SOLVERS, planned
+from edgora.allocator.privacy.problem import LEARNERS, PRIVACY, SOLVERS, planned, trainable
 from edgora.allocator.privacy.simulation import Simulation
 from edgora.allocator.privacy.solution import SCORED_STREAMS, copies_of
 from edgora.allocator.privacy.trained import load, shipped
 from edgora.allocator.privacy.training import Learner
 from edgora.allocator.search import Search
+from edgora.allocator.solvers import Traced
 from edgora.wire.errors import NotFound, Refused
 
 __all__ = ["LEARNING", "PrivacyLearning"]
@@ -70,7 +71,7 @@ class PrivacyLearning:
         if learner.slots is None:
             one, many = learner.default_slots
             learner = cast(Learner, msgspec.structs.replace(kind_of(learner), slots=one if instance.N == 1 else many))
-        _torch(kind, algo)
+        trainable(learner.libraries, algo, "algo")
         everything = {**_constants(instance), **msgspec.to_builtins(learner)}
         run = Run(
             out, "privacy", algo, seed, everything, learner.slots or instance.slots, note, stopped,
@@ -129,8 +130,10 @@ class PrivacyLearning:
 
     def check_evaluation(self, policy: str | Proposer, seeds: range, settings: Mapping[str, object]) -> None:
         instance, _, _ = _evaluation(seeds, settings)
-        if not isinstance(policy, str) or policy not in SOLVERS:  # a learner may learn first; that is the evaluation's
+        if not isinstance(policy, str) or policy not in SOLVERS:
             _named(policy, instance)
+        elif policy in LEARNERS and shipped(policy, instance) is None:  # it learns first; that is the evaluation's
+            _solver(policy)
 
 
 def _evaluation(seeds: range, settings: Mapping[str, object]) -> tuple[Instance, _Evaluated, dict[str, object]]:
@@ -181,12 +184,20 @@ def _named(policy: str | Proposer, instance: Instance) -> tuple[str, Policy]:
     if policy in LEARNERS and (ready := shipped(policy, instance)) is not None:
         return policy, ready
     if policy in SOLVERS:
-        return policy, planned(PRIVACY.search(PRIVACY.solver(policy, {}), instance, Search(instance.seed or 0)))
+        return policy, planned(PRIVACY.search(_solver(policy), instance, Search(instance.seed or 0)))
     path = Path(policy)
     if not path.is_file():
         known = ", ".join(PRIVACY.solvers)
         raise NotFound(f"no policy {policy!r}: give a policy.npz, module:object, or one of {known}", field="policy")
     return policy, load(path, instance)[0]
+
+
+def _solver(policy: str) -> Traced:
+    """A solver by its name. Raises Refused where it has to learn first and cannot."""
+    try:
+        return PRIVACY.solver(policy, {})
+    except Refused as error:
+        raise Refused(error.detail, field="policy", fix=error.fix) from None
 
 
 def _metrics(played: Played, instance: Instance) -> dict[str, float]:
@@ -211,13 +222,6 @@ def _decision_ms(policy: Policy, instance: Instance, count: int = 50) -> float:
     for _ in range(count):
         simulation.step(x)
     return max(0.0, 1e3 * (whole - (time.process_time() - began)) / count)
-
-
-def _torch(kind: type[msgspec.Struct], algo: str) -> None:
-    """Refused with what to install where a learner's library is missing."""
-    if "torch" in kind.libraries and importlib.util.find_spec("torch") is None:  # type: ignore[attr-defined]
-        detail = f"{algo} trains with torch, which is not installed; trained policies run without it"
-        raise Refused(detail, field="algo", fix='pip install "edgora[learn]"')
 
 
 LEARNING = PrivacyLearning()

@@ -5,7 +5,8 @@ asked for, so that rules and plans start without torch. Beside its options every
 of one environment under its policy are written (privacy.md 3).
 """
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Protocol
 
@@ -23,7 +24,7 @@ from edgora.allocator.search import Found, Search
 from edgora.allocator.solvers import Traced, traced_of
 from edgora.wire.errors import Refused
 
-__all__ = ["LEARNERS", "PRIVACY", "RULES", "SOLVERS", "PrivacyProblem", "Solver", "planned"]
+__all__ = ["LEARNERS", "PRIVACY", "RULES", "SOLVERS", "PrivacyProblem", "Solver", "planned", "trainable"]
 
 
 class Solver(Protocol):
@@ -98,8 +99,10 @@ class PrivacyProblem:
         return solutions.build(_privacy(instance), solver, seed, found, wall_s, cpu_s)
 
     def solver(self, name: str, settings: Mapping[str, object]) -> Traced:
-        """The solver of this name with its options. Raises NotFound for the name, Refused for an option."""
-        return traced_of(self.name, SOLVERS, name, settings)
+        """The solver of this name with its options. Raises NotFound for the name, Refused for an option or a library."""
+        solver = traced_of(self.name, SOLVERS, name, settings)
+        trainable(solver.libraries, name, "solver")
+        return solver
 
     def search(self, solver: Traced, instance: object, search: Search) -> Found:
         room = _privacy(instance)
@@ -155,6 +158,13 @@ class _Foreign:
             kind = type(self._policy)
             detail = f"policy {kind.__module__}:{kind.__qualname__} raised {type(error).__name__}: {error}"
             raise Refused(detail, field="policy") from error
+
+
+def trainable(libraries: Sequence[str], name: str, field: str) -> None:
+    """Raise Refused, with what to install, where a learner's library is missing."""
+    if "torch" in libraries and importlib.util.find_spec("torch") is None:
+        detail = f"{name} trains with torch, which is not installed; trained policies run without it"
+        raise Refused(detail, field=field, fix='pip install "edgora[learn]"')
 
 
 def planned(found: Found) -> Policy:
