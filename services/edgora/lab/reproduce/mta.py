@@ -127,35 +127,18 @@ def fig4(setting: Setting, note: Note) -> Reproduction:
     sweeps: dict[str, Sequence[float]] = {
         "rate": (0.01, 0.1, 0.5, 0.9), "discount": (0.1, 0.5, 0.9), "epsilon": (0.1, 0.5, 0.9),
     }  # fmt: skip
-    figure = Figure(figsize=(13, 7), layout="constrained")
-    axes: Any = figure.subplots(len(sizes), len(sweeps), sharex=True, squeeze=False)
     rows: list[Sequence[Cell]] = []
     late: dict[tuple[str, str, float], tuple[float, float]] = {}
-    shown = range(0, episodes, 5)
-    for row, (size, options) in enumerate(sizes.items()):
+    for size, options in sizes.items():
         instances = [draw(seed, options) for seed in seeds]
-        for column, (key, values) in enumerate(sweeps.items()):
-            axis = axes[row][column]
+        for key, values in sweeps.items():
             for value in values:
                 note(f"fig4: {size}, {key} {value:g}")
                 curves = _learned(instances, {key: value, "episodes": episodes})
                 means = [_mean(curve[k] for curve in curves) for k in range(episodes)]
-                axis.plot(range(1, episodes + 1), [m.value for m in means], label=f"{key} {value:g}", linewidth=0.8)
-                axis.fill_between(
-                    range(1, episodes + 1),
-                    [m.value - m.half for m in means],
-                    [m.value + m.half for m in means],
-                    alpha=0.15,
-                )
-                rows += [(size, key, value, k + 1, means[k].value, means[k].half) for k in shown]
+                rows += [(size, key, value, k + 1, means[k].value, means[k].half) for k in range(0, episodes, 5)]
                 tail = means[-episodes // 5 :]
                 late[size, key, value] = (means[0].value, statistics.fmean(m.value for m in tail))
-            axis.set_title(f"{size}, {key}", fontsize=9)
-            axis.legend(fontsize=7)
-    for axis in axes[-1]:
-        axis.set_xlabel("episode")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("reward sum of the episode, money")
 
     def told(size: str, key: str) -> str:
         return ", ".join(f"{late[size, key, v][1]:,.0f} at {v:g}" for v in sweeps[key])
@@ -183,10 +166,31 @@ def fig4(setting: Setting, note: Note) -> Reproduction:
     )
     return Reproduction(
         title="Reward of each episode over the learner's parameters",
-        how=_how(seeds, f"mode `paper`, K = {episodes}, other parameters as printed; every fifth episode in the CSV"),
+        how=_how(seeds, f"mode `paper`, K = {episodes}, other parameters as printed; every fifth episode is shown"),
         columns=("size", "parameter", "value", "episode", "mean", "interval"),
-        rows=rows, paragraph=paragraph, figure=figure, printed=printed,
+        rows=rows, paragraph=paragraph, figure=_learning(rows, sizes, sweeps), printed=printed,
     )  # fmt: skip
+
+
+def _learning(rows: Sequence[Sequence[Any]], sizes: Iterable[str], sweeps: Mapping[str, Sequence[float]]) -> Figure:
+    """Mean and interval over the episodes of fig4's rows: a row of axes a size, a column a parameter."""
+    sizes = list(sizes)
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    axes: Any = figure.subplots(len(sizes), len(sweeps), sharex=True, squeeze=False)
+    for line, size in zip(axes, sizes, strict=True):
+        for axis, (key, values) in zip(line, sweeps.items(), strict=True):
+            for value in values:
+                points = [row[3:] for row in rows if tuple(row[:3]) == (size, key, value)]
+                episode, mean, half = zip(*points, strict=True)
+                axis.plot(episode, mean, label=f"{key} {value:g}", linewidth=0.8)
+                low, high = ([m + sign * h for m, h in zip(mean, half, strict=True)] for sign in (-1.0, 1.0))
+                axis.fill_between(episode, low, high, alpha=0.15)
+            axis.set_title(f"{size}, {key}", fontsize=9)
+            axis.legend(fontsize=7)
+        line[0].set_ylabel("reward sum of the episode, money")
+    for axis in axes[-1]:
+        axis.set_xlabel("episode")
+    return figure
 
 
 # ---- sweeps ------------------------------------------------------------------------------------------------------------
