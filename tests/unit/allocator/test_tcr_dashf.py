@@ -260,6 +260,14 @@ def test_a_full_lift_that_needs_gigabytes_is_refused():
         assert refused.value.field == "lift"
 
 
+def test_an_instance_whose_program_would_not_compile_is_refused():
+    large = draw(0, {"N": 1000, "M": 20})
+    for solver in ("dashf", "aauco", "gucro"):
+        with pytest.raises(Refused, match="20000 pairs") as refused:
+            solve("tcr", solver, large)
+        assert refused.value.field == "N"
+
+
 @pytest.mark.parametrize(("by", "wrong"), [(1.0, "above V - yC"), (-1.0, "the surrogate fell")])
 def test_a_solve_that_breaks_what_theory_promises_has_failed(monkeypatch, by, wrong):
     """A solver that calls a point solved that is not, as a first-order method may: a typed error, nothing kept of it."""

@@ -31,8 +31,8 @@ from edgora.allocator.conic.cone_data import ConeData
 from edgora.wire.errors import EdgoraError, Refused
 
 __all__ = [
-    "SOLVERS", "Program", "ProgramError", "ProgramFailed", "ProgramInfeasible", "ProgramUnbounded", "Solved", "Solver",
-    "Step", "require",
+    "MOST_PAIRS", "SOLVERS", "Program", "ProgramError", "ProgramFailed", "ProgramInfeasible", "ProgramUnbounded", "Solved", "Solver",
+    "Step", "compilable", "require",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -41,6 +41,11 @@ Solver = Literal["clarabel", "scs", "mosek"]
 SOLVERS: tuple[Solver, ...] = ("clarabel", "scs", "mosek")
 
 _MODULE: Mapping[str, str] = {"clarabel": "clarabel", "scs": "scs", "mosek": "mosek"}
+
+
+MOST_PAIRS = 6_000
+"""Most pairs of a user and a server that a program with a parameter for each is compiled for: at half of it compiling
+takes 4 GB, and at 20,000 it does not end."""
 
 
 class ProgramError(EdgoraError):
@@ -284,6 +289,13 @@ def require(solver: str) -> None:
     if importlib.util.find_spec(_MODULE[solver]) is None:
         detail = f"solver {solver} is not installed: use clarabel, or install {solver}"
         raise Refused(detail, field="solver", fix=f"pip install {solver}")
+
+
+def compilable(users: int, servers: int) -> None:
+    """Refuse an instance whose program, with a parameter for each pair, is too large to compile."""
+    if users * servers > MOST_PAIRS:
+        detail = f"N={users} x M={servers} are {users * servers} pairs: convex programs are compiled for {MOST_PAIRS} at most"
+        raise Refused(detail, field="N", fix="take priced, which compiles none, or a smaller instance")
 
 
 _Verdict = tuple[type[ProgramError] | None, str]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from edgora.allocator.conic.lift import Kind, Lift, Lifted, Tight
-from edgora.allocator.conic.program import Program, ProgramFailed, Solved, Solver
+from edgora.allocator.conic.program import Program, ProgramFailed, Solved, Solver, compilable
 from edgora.allocator.conic.rounding import crowd, hungarian
 from edgora.allocator.radio import shannon
 from edgora.allocator.tcr.instance import Instance
@@ -140,6 +140,7 @@ class Association:
     def __init__(self, instance: Instance, lift: Kind = "blocks", tight: Tight = 1) -> None:
         self.instance = e = instance
         p = e.params
+        compilable(e.N, e.M)
         self.low = max(p.phi_min, min(LEAST_PHI, p.phi_max))
         self.lift = Lift(e.N, e.M, self.low, p.phi_max, lift, tight)
         shape = (e.N, e.M)

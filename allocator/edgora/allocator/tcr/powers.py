@@ -28,7 +28,7 @@ import cvxpy
 import numpy as np
 from numpy.typing import NDArray
 
-from edgora.allocator.conic.program import Program, ProgramFailed, Solved, Solver
+from edgora.allocator.conic.program import Program, ProgramFailed, Solved, Solver, compilable
 from edgora.allocator.tcr.instance import Instance
 from edgora.allocator.tcr.model import Decision
 
@@ -68,6 +68,7 @@ class Powers:
     def __init__(self, instance: Instance) -> None:
         self.instance = e = instance
         p, n = e.params, e.N
+        compilable(n, e.M)
         k = {
             name: cp.Parameter(n, name=name, nonneg=True)
             for name in (
