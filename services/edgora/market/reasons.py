@@ -78,9 +78,9 @@ _SENTENCES = {
     "WORTH_MORE": "worth {0:,} gwei, the built-in greedy {1:,}",
     "AS_GOOD": "worth no more than the built-in greedy's {0:,} gwei, but it places more tasks",
     "PREFERRED": "the consortium prefers its policy: worth {0:,} gwei, the built-in greedy {1:,}",
-    "EQUAL_TO_GREEDY": "greedy counts as first, and none of {0} accepted proposals is worth more than its {1:,} gwei",
+    "EQUAL_TO_GREEDY": "greedy counts as first: no accepted proposal, of {0}, is worth more than its {1:,} gwei",
     "PROPOSALS_REFUSED": "each of {0} proposals was refused",
-    "PROPOSALS_LATE": "{0} proposals were ordered after the round had closed",
+    "PROPOSALS_LATE": "every proposal, {0} in all, was ordered after the round had closed",
     "NO_PROPOSAL": "no validator's proposal was ordered",
     # batches
     "FULL": "{0:,} ended tasks waited",

@@ -42,7 +42,7 @@ class Explainer:
 
 _WAITING = {
     "IDLE": "nothing to order: height {height} is committed",
-    "ORDERING": "{pool} transactions wait for primary {primary} to propose height {next}",
+    "ORDERING": "waiting for primary {primary} to propose height {next}; transactions in the pool: {pool}",
     "PREPARING": "height {next} is being prepared: {votes} of {quorum} votes",
     "COMMITTING": "height {next} is being committed: {votes} of {quorum} votes",
     "VIEW_CHANGE": "the view is changing to {view}: {votes} of {quorum} validators have said so",
