@@ -56,8 +56,9 @@ _TIGHT_PAIRS = 1_000_000
 """Largest core that the Lagrangian bound is computed for."""
 _BRANCH_PAIRS = 2_500
 """Most pairs that a tree is searched over: its nodes must stay short."""
-_ROUGH = 3e-3
-"""Relative gap of a first plan of a large table from which on its prices, found on a sample, are made better."""
+_ROUGH, _FAIR, _EARLY = 3e-3, 5e-4, 0.4
+"""Relative gap of a first plan of a large table from which on its prices, found on a sample, are made better: the latter
+while less than _EARLY of the budget is spent."""
 _OFFER = 16
 """Slices of improvement between two offers of the best plan so far: an offer is audited and completed."""
 
@@ -146,17 +147,17 @@ class Anytime:
     # ---- steps -----------------------------------------------------------------------------------------------------
 
     def first(self) -> None:
-        """Prices, bound, and a plan built from them."""
+        """Prices, bound, and a plan built from them; both again where the prices are of a sample and not good enough."""
         search = None if self._rounds is not None else self._search
         self._priced = priced(self.table, search)
         self._build()
-        if self._priced.sampled and self.bound - self.worth > _ROUGH * self.bound and not self.over():
+        enough = _FAIR if self.share() < _EARLY else _ROUGH
+        if self._priced.sampled and self.bound - self.worth > enough * self.bound and not self.over():
             self._priced = refined(self.table, self._priced, search)
             self._build()
-        if worthwhile(self._priced.core) and not self.over():
-            self._offer(
-                self._priced.core, exchanged(self._priced.core, self._priced.nu, self._in_core(self._priced.core))
-            )
+        core = self._priced.core
+        if worthwhile(core) and not self.over():
+            self._offer(core, exchanged(core, self._priced.nu, self._in_core(core)))
 
     def _build(self) -> None:
         """A plan from the prices, and their bound."""
