@@ -8,8 +8,10 @@ import httpx2
 import pytest
 
 from e2e.stack import ROOT, Stack, run, until
+from edgora.client import Ticket
 from edgora.client.kernels import order_for_kernel
 from edgora.wire import rest
+from edgora.wire.errors import Unavailable
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -81,7 +83,15 @@ async def test_the_board_breaks_and_heals_nodes(broken: BrokenStack) -> None:
     await until("status names the killed node", silent)
     async with broken.client() as ue:
         ue.session.nodes = [url for url in ue.session.nodes if url != broken.urls[victim]]
-        ticket = await ue.submit(order_for_kernel("spin", b"", {"rounds": 20_000}))
+
+        async def taken() -> Ticket | None:
+            try:
+                return await ue.submit(order_for_kernel("spin", b"", {"rounds": 20_000}))
+            except Unavailable:  # a platform that has just come up has no advert on its ledger yet
+                return None
+
+        ticket = await until("a server takes a task", taken)
+        assert ticket is not None
         assert (await ue.finish(ticket.task)).state == "SETTLED"
 
     assert broken.act(victim, "cut").status_code == 409

@@ -117,7 +117,7 @@ def draw_growth(curves: Sequence[Curve], out: Path) -> list[str]:
     from matplotlib.figure import Figure
 
     problems = list(dict.fromkeys(curve.problem for curve in curves))
-    figure: Any = Figure(figsize=(5.4 * len(problems), 4.8), layout="constrained")
+    figure: Any = Figure(figsize=(5.4 * len(problems), 5.6), layout="constrained")
     for axes, problem in zip(figure.subplots(1, len(problems), squeeze=False)[0], problems, strict=True):
         printed = PRINTED.get(problem, ("", ()))[0]
         for curve in (c for c in curves if c.problem == problem and c.points):
@@ -129,7 +129,10 @@ def draw_growth(curves: Sequence[Curve], out: Path) -> list[str]:
             )
         axes.set(title=problem, xlabel="users x servers", ylabel="seconds (ours: CPU, one thread)")
         axes.grid(visible=True, which="major", lw=0.3)
-        axes.legend(fontsize=7, title="solver (growth exponent)", title_fontsize=7)
+        axes.legend(
+            fontsize=7, title="solver (growth exponent)", title_fontsize=7, ncols=3, frameon=False,
+            loc="upper center", bbox_to_anchor=(0.5, -0.13),
+        )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
