@@ -8,11 +8,17 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("whom", ["group", "verb"])
-def test_a_stopped_campaign_ends_without_a_traceback(whom):
-    """Ctrl-C reaches the verb and its workers; SIGTERM reaches the verb alone, which then ends its workers."""
+@pytest.mark.parametrize(
+    ("whom", "interrupt"), [("group", "default_int_handler"), ("verb", "default_int_handler"), ("verb", "SIG_IGN")]
+)
+def test_a_stopped_campaign_ends_without_a_traceback(whom, interrupt):
+    """Ctrl-C reaches the verb and its workers; SIGTERM reaches the verb alone, which then ends its workers.
+
+    In the background of a script Ctrl-C is ignored (SIG_IGN, as the shell set it); SIGTERM is not.
+    """
+    program = f"import signal; signal.signal(signal.SIGINT, signal.{interrupt}); from edgora.cli import main; main()"
     verb = subprocess.Popen(
-        [sys.executable, "-c", "from edgora.cli import main; main()", "sim", "--seeds", "0..31", "--jobs", "2"],
+        [sys.executable, "-c", program, "sim", "--seeds", "0..199", "--jobs", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

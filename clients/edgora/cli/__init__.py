@@ -30,12 +30,18 @@ def version() -> None:
     typer.echo(installed("edgora"))
 
 
+def _terminated(*_: object) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script; SIGTERM still ends it
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)  # with whatever handler an event loop has set
+
+
 def main() -> None:
     """Entry point. Typed errors exit in their verb; what arrives here is a bug or Ctrl-C.
 
     SIGTERM is taken as Ctrl-C, so that a verb that started processes stops them; verbs that serve have their own handlers.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
@@ -99,6 +99,7 @@ def test_no_allowed_decision_of_the_association_is_better(seed):
 
 
 @given(st.integers(0, 10_000))
+@example(8643)  # every user is on a server that is worth nothing to it
 @settings(max_examples=40, deadline=None)
 def test_starving_users_and_odd_units_do_not_stop_newton(seed):
     """Instances far from the paper's: gains and preferences over many decades, some worth nothing at all."""

@@ -213,7 +213,7 @@ def solve_groups(pairs: Pairs, groups: Groups, start: Floats | None = None) -> S
         done = active.step(damped=steps > _PATIENCE) <= TOLERANCE
         left = len(done) - int(np.count_nonzero(done))
         if left == 0 and len(which) == count:
-            return _settled(active, active.prices, active.point, steps)
+            return _settled(active, groups.columns, active.prices, active.point, steps)
         if left == 0 or steps == LIMIT or (2 * left <= len(which) and len(members) > _FEW):
             point[:, members], prices[:, which] = active.point, active.prices
             if left == 0:
@@ -224,10 +224,10 @@ def solve_groups(pairs: Pairs, groups: Groups, start: Floats | None = None) -> S
                 eased = _Active(pairs, Groups(groups.columns[members], active.start, active.server), None)
                 point[:, members], prices[:, which] = eased.ease(), eased.prices
                 break
-    return _settled(_Active(pairs, groups, point, prices), prices, point, steps)
+    return _settled(_Active(pairs, groups, point, prices), groups.columns, prices, point, steps)
 
 
-def _settled(active: _Active, prices: Floats, point: Floats, steps: int) -> Solved:
+def _settled(active: _Active, columns: Indices, prices: Floats, point: Floats, steps: int) -> Solved:
     """Put a point into both budgets exactly, and value and certify it."""
     of, start, budgets, probed, pairs = active.of, active.start, active.budgets, active.probed, active.pairs
     lam, mu = prices.take(of, axis=1)
@@ -252,8 +252,13 @@ def _settled(active: _Active, prices: Floats, point: Floats, steps: int) -> Solv
         ]), start, axis=1,
     )  # fmt: skip
     moved = worth + gain_b * (scale_b - 1.0) + gain_f * (scale_f - 1.0)
+    wanted = None if pairs.wanted is None else pairs.wanted.take(columns)
+    if wanted is not None:  # what is worth nothing was given a trifle, so that it has an optimum: it does not count
+        moved *= wanted
     total, bare = np.add.reduceat(np.array([moved, worth - gain_b - gain_f]), start, axis=1)
     bound = greatest[0] * budgets[0] + np.maximum(greatest[1], 0.0) * budgets[1] + bare
+    if wanted is not None:
+        bound = np.where(np.maximum.reduceat(wanted, start) > 0.0, bound, 0.0)
     residual = greatest[2] / (prices * budgets).sum(axis=0)
     point = np.vstack((point[:1], point[1:] * scale_f))
     return Solved(b * scale_b, point, prices, total, np.maximum(bound, total), residual, steps)

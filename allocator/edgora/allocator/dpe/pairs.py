@@ -95,6 +95,8 @@ class Pairs:
     budgets: Floats
     """B and F (2, M)."""
     kernels: Kernels
+    wanted: Floats | None
+    """Preference over the one that the rows hold, which is never quite 0 (N M,); None: all are 1."""
 
     @classmethod
     def of(cls, model: Model, *, compiled: bool = False) -> "Pairs":
@@ -107,10 +109,10 @@ class Pairs:
             free_b, free_a, l_cap = e.w_t / e.w_e * snr_hz, e.w_e * _LN2 / snr_hz, _cap(e.w_t / (e.w_e * e.p_max))
         else:  # energy is free: the power is always at its cap
             free_b, free_a, l_cap = np.zeros(shape), np.zeros(shape), np.full(e.N, np.inf)
-        least = max(_UNWANTED * float(e.c_s.max()), 1e-30)
+        preferred = np.maximum(e.c_s, max(_UNWANTED * float(e.c_s.max()), 1e-30))
         rows = (
             snr_hz * power, free_b, (e.w_t + e.w_e * power) * _LN2, free_a, l_cap[:, None],
-            e.w_t * e.t_chain / (e.phi_max * e.d)[:, None], np.maximum(e.c_s, least),
+            e.w_t * e.t_chain / (e.phi_max * e.d)[:, None], preferred,
             e.eta_s, e.omega_b * e.eta_b, e.w_e * e.kappa_s, g_star, e.fs_max * _LEAST_F,
         )  # fmt: skip
         table = np.zeros((len(rows) + 2, e.N * e.M))
@@ -128,6 +130,7 @@ class Pairs:
             g_star,
             np.array([e.B, e.fs_max]),
             newton.loops() if compiled else newton.ARRAYS,
+            None if (preferred == e.c_s).all() else (e.c_s / preferred).ravel(),
         )
 
 
