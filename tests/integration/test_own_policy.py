@@ -62,5 +62,5 @@ def test_on_the_live_platform(folder: Path) -> None:
     assert [wave["why"] for wave in report["waves"]] == [""] * len(report["waves"])
     assert all(0 < plan["phi"] <= 1 and plan["speed"] > 0 for plan in report["plans"])
     won = [row for row in report["rounds"] if row["winner"] == "my_policies:LeastChoice"]
-    assert won, report["rounds"]
+    assert won, [row["why"] for row in report["rounds"]]
     assert all("prefers its policy" in row["why"] for row in won)
