@@ -182,6 +182,34 @@ async def test_a_second_process_on_one_data_directory_is_refused(processes: Proc
     await processes.commit(0, 1)
 
 
+async def test_a_validator_that_was_killed_before_its_first_vote_starts_again(tmp_path: Path) -> None:
+    consortium = Consortium(4, timeout_ms=1_000)
+    wires = Wires(consortium, "tls")
+    await wires.reserve()
+    alone = Processes(tmp_path, consortium, write_files(consortium, tmp_path, wires.endpoints))
+
+    async def answers() -> None:
+        link = await alone.link(0)
+        async with asyncio.timeout(LIMIT_S):
+            while alone.running[0].returncode is None:
+                with contextlib.suppress(Unavailable):
+                    await link.status()
+                    return
+        raise AssertionError(await alone.ended(alone.running.pop(0)))
+
+    await alone.start(0)
+    try:
+        await answers()  # and without the others it has nothing to vote for
+        assert not list((tmp_path / "data0" / "wal").glob("*.wal"))
+        await alone.end(0, signal.SIGKILL)
+        alone.files[0].write_text(alone.files[0].read_text() + "\nrequire_log = true\n")
+        await alone.links.pop(0).close()
+        await alone.start(0)
+        await answers()
+    finally:
+        await alone.close()
+
+
 @pytest.mark.parametrize(
     ("broken", "why"),
     [

@@ -19,6 +19,7 @@ from edgora.wire.pbft import WalRecord
 __all__ = ["DataDirectory", "WalFiles", "write_file"]
 
 _SUFFIX = ".wal"
+_BEGUN = "begun"
 
 
 def _sync_directory(path: Path) -> None:
@@ -38,6 +39,22 @@ def write_file(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     fresh.replace(path)
     _sync_directory(path.parent)
+
+
+def begin_log(folder: Path) -> None:
+    """Mark, durably, that a log begins in this data directory: nobody has voted with what is in it yet.
+
+    A validator that is killed before its first vote has a log without records. It may start again; one whose directory
+    was lost may not (ledger.md 12), and has no such mark either.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not has_begun(folder):
+        write_file(folder / _BEGUN, b"")
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a log was begun in this data directory."""
+    return (folder / _BEGUN).exists()
 
 
 class DataDirectory:

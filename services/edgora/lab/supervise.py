@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgora.adapters.wal_files import begin_log
 from edgora.lab.backup import OBSERVER
 from edgora.lab.ground import read_endpoint
 from edgora.lab.scenario import Scenario
@@ -67,18 +68,21 @@ def lie_file(home: Path) -> Path:
 def node_children(plan: NodePlan) -> list[Child]:
     """The two processes of a node; writes the consensus half's configuration into its home.
 
-    A home with data of an API half has voted, so its log must be there (ledger.md 12); one restored from a backup
+    A home with data of an API half may have voted, so its log must be there (ledger.md 12); one restored from a backup
     that may not be the newest only observes.
     """
     if not (plan.home / "signer.key").exists():
         raise Refused(f"{plan.home} holds no node keys", field="home", fix="run `edgora genesis` first")
     reached = read_endpoint(plan.home)
     observes = (plan.home / OBSERVER).exists()
+    ran = (plan.home / "api").is_dir()
+    if not ran:  # before anything runs, so that a kill at any moment leaves a node that starts
+        begin_log(plan.home / "consensus")
     config = {
         "genesis_file": str((plan.genesis / "genesis.bin").resolve()), "index": plan.index, "signer_key_file": "signer.key",
         "link_key_file": "link.key", "data_dir": "consensus", "socket": "consensus.sock",
         "endpoints": list(plan.links), "bind": plan.link_bind, "observer": observes,
-        "require_log": not observes and (plan.home / "api").is_dir(),
+        "require_log": not observes and ran,
     }  # fmt: skip
     if plan.faults:
         config["lie_file"] = str(lie_file(plan.home).resolve())

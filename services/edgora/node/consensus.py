@@ -27,7 +27,7 @@ from edgora.adapters.links import Identity
 from edgora.adapters.sqlite_store import SqliteStore
 from edgora.adapters.system_clock import SystemClock
 from edgora.adapters.tls_links import tls_links
-from edgora.adapters.wal_files import DataDirectory, WalFiles, write_file
+from edgora.adapters.wal_files import DataDirectory, WalFiles, begin_log, has_begun, write_file
 from edgora.crypto.links import LinkKey
 from edgora.crypto.sign import SigningKey
 from edgora.ledger.config import LedgerConfig, Params, genesis_header
@@ -155,11 +155,13 @@ class ConsensusNode:
         self.store = SqliteStore(self._data_dir / "blocks.sqlite", self._genesis.id)
         self._closing.callback(self.store.close)
         snapshot = self.store.newest_snapshot()
-        if not log.records and (self._require_log or snapshot is not None or self.store.height() > 0):
+        lost = self._require_log and not has_begun(self._data_dir)
+        if not log.records and (lost or snapshot is not None or self.store.height() > 0):
             raise Broken(
                 f"{self._data_dir} has no log, but this validator has voted before",
                 fix="a validator that lost its log must not vote: start with observer = true in an empty directory",
             )
+        begin_log(self._data_dir)
         config = ledger_config(self._genesis, self._index, observer=self._observer)
         self._driver = Driver(
             Replica(config, self._signing_key, self._application),
