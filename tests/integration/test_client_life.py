@@ -17,7 +17,7 @@ from edgora.client.flow import ticket_of
 from edgora.client.images import Raster, photo
 from edgora.client.kernels import demo_input, from_kernel_output, order_for_input, order_for_kernel
 from edgora.wire import rest
-from edgora.wire.errors import Refused, RuleRefused, Unavailable, Unknown
+from edgora.wire.errors import NotFound, Refused, RuleRefused, Unavailable, Unknown
 from edgora.wire.inputs import TaskInput
 from edgora.wire.kernels import names
 from edgora.wire.market import ResultCode
@@ -122,6 +122,60 @@ def test_a_quote_names_who_refuses_and_why(platform: Embedded) -> None:
         assert refused.value.field == "price"
         with pytest.raises(Refused, match="may hold"):
             ue.quote(spin(fuel_limit=10**12))
+
+
+class Silent(httpx2.HTTPTransport):
+    """One node takes no request: to its clients it stands still."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__()
+        self._base = base
+        self.asked = 0
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        if str(request.url).startswith(self._base):
+            self.asked += 1
+            raise httpx2.ReadTimeout("no answer", request=request)
+        return super().handle_request(request)
+
+
+def test_a_nearby_server_that_stands_still_is_nobodys_source(platform: Embedded, rich: Wallet) -> None:
+    transport = Silent(platform.urls[0])
+    with httpx2.Client(transport=transport) as http, platform.client(rich, http=http) as ue:
+        assert ue.session.nodes[0] == platform.urls[0]
+        assert any(s.id == 0 and s.live for s in ue.servers())
+        quote = ue.quote(spin())
+        assert quote.source_url in platform.urls[1:]
+        delivered(ue.compute(spin()), spin())
+    assert transport.asked >= 2  # once for the connection, once as a source
+
+
+class Behind(httpx2.HTTPTransport):
+    """No node knows any task for so many questions."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self.left and request.method == "GET" and request.url.path.startswith("/v1/tasks/0x"):
+            self.left -= 1
+            told = rest.Problem(type="t", title="t", status=404, code="not_found", detail="no task up to height 7")
+            return httpx2.Response(404, content=msgspec.json.encode(told), request=request)
+        return super().handle_request(request)
+
+
+def test_a_task_that_was_acknowledged_is_waited_for_though_all_nodes_are_behind(platform: Embedded, rich: Wallet) -> None:  # fmt: skip
+    transport = Behind(2 * len(platform.urls))
+    with httpx2.Client(transport=transport) as http, platform.client(rich, http=http) as ue:
+        ticket = ue.submit(spin())
+        assert ue.finish(ticket.task).state == "SETTLED"
+        assert transport.left == 0
+
+
+def test_a_task_that_nobody_knows_ends_the_wait(platform: Embedded, rich: Wallet) -> None:
+    with platform.client(rich) as ue, pytest.raises(NotFound, match="no task 0x" + "5a" * 32):
+        ue.finish(b"\x5a" * 32, patience_ms=400)
 
 
 def test_an_open_task_is_cancelled(platform: Embedded) -> None:

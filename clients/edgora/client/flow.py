@@ -38,6 +38,8 @@ _CLOCK_SLACK_S = 5
 _RESIGN = frozenset(("DUPLICATE", "SEQ_GAP"))
 _NOT_YET = frozenset(("LOCK_UNKNOWN", "CHAIN_NOT_SEEN", "UNKNOWN_SENDER"))
 _ATTEMPTS = 40
+_BEHIND_MS = 20_000
+"""How long nodes may say that they know no such task before they are believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,16 +273,23 @@ def ticket_of(task: bytes, fields: dict[str, Any]) -> Ticket:
 def _watch(session: Session, task: bytes, done: frozenset[str], patience_ms: int) -> Flow[rest.Task]:
     """Follow a task until its state is in done; between events, ask why it waits."""
     path, after, said = f"/v1/tasks/{hex0x(task)}", 0, ""
-    start = yield Now()
+    start = known = yield Now()
     node = 0
     while True:
-        state = yield from get(session, path, rest.Task)
+        try:
+            state = yield from get(session, path, rest.Task)
+        except NotFound:  # the node that acknowledged it may be down, and the others behind
+            if (yield Now()) - known > min(_BEHIND_MS, patience_ms):
+                raise
+            yield Pause(500)
+            continue
+        known = yield Now()
         if state.why != said:
             said = state.why
             yield Tell(state.state.lower(), said)
         if state.state in done:
             return state
-        if (yield Now()) - start > patience_ms:
+        if known - start > patience_ms:
             raise Unknown(f"task {hex0x(task)} is {state.state} after {patience_ms} ms: {state.why}", field="task")
         event = yield Follow(f"{session.nodes[node % len(session.nodes)]}{path}/events", after, 1_000)
         if isinstance(event, Unreachable):

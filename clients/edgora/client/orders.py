@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgora.client.session import Session, get, servers
+from edgora.client.session import Session, answers, get, servers
 from edgora.client.steps import Flow
 from edgora.client.trust import hex0x
 from edgora.wire import rest
@@ -92,7 +92,7 @@ def quote(session: Session, order: Order) -> Flow[Quote]:
     live = [s for s in listed if s.live and s.advert is not None and s.advert.capacity]
     if not live:
         raise Unavailable("no server has a live advert now; wait a few seconds and ask again", field="servers")
-    source = _source(session, live, order)
+    source = yield from _source(session, live, order)
     assert source.advert is not None
     forward = -(-int(source.advert.forward) * -(-len(order.plaintext) // 1024) // (1000 * order.fuel_limit))
     price = order.price
@@ -132,7 +132,11 @@ def quote(session: Session, order: Order) -> Flow[Quote]:
     )  # fmt: skip
 
 
-def _source(session: Session, live: Sequence[rest.Server], order: Order) -> rest.Server:
+def _source(session: Session, live: Sequence[rest.Server], order: Order) -> Flow[rest.Server]:
+    """The order's own source, else the nearby server if it answers at once, else the least busy one that does.
+
+    An advert outlives its server by seconds; an upload to one that stands still would hang for minutes.
+    """
     reachable = [s for s in live if reach(session, s) is not None]
     if order.source is not None:
         chosen = [s for s in reachable if s.id == order.source]
@@ -142,8 +146,13 @@ def _source(session: Session, live: Sequence[rest.Server], order: Order) -> rest
     if not reachable:
         raise Unavailable("no live server has published its key document yet", field="source")
     first = session.nodes[0].rstrip("/")
-    nearest = [s for s in reachable if reach(session, s) == first]
-    return nearest[0] if nearest else min(reachable, key=lambda s: (s.tasks, s.id))
+    for server in sorted(reachable, key=lambda s: (reach(session, s) != first, s.tasks, s.id)):
+        if (yield from answers(session, reach(session, server) or "")):
+            return server
+    raise Unavailable(
+        f"none of the {len(reachable)} live servers answers from here", field="source",
+        fix="check the public URLs that GET /v1/servers shows, or ask again in a few seconds",
+    )  # fmt: skip
 
 
 def module_name(order: Order) -> str:

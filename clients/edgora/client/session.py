@@ -11,12 +11,13 @@ from edgora.client.trust import Trust, hex0x, unhex
 from edgora.client.wallet import Wallet
 from edgora.wire import errors, rest
 
-__all__ = ["Session", "account", "ask", "connect", "get", "servers"]
+__all__ = ["Session", "account", "answers", "ask", "connect", "get", "servers"]
 
 R = TypeVar("R")
 
 _ROUNDS = 4
 _PAUSE_MS = 300
+_AT_ONCE_MS = 3_000
 _BY_CODE: dict[str, type[errors.EdgoraError]] = {
     e.code: e
     for e in (errors.WireError, errors.BadSignature, errors.TooLarge, errors.NotFound, errors.Conflict,
@@ -74,12 +75,14 @@ def ask(
 ) -> Flow[Reply]:
     """Send one request, to `node` or to each known node in turn until one answers, and return a 2xx reply.
 
-    Repeats on silence, 429, 503 and 504 for a few rounds: every request of ours may be sent again as it is. Raises the
-    typed error of a problem document otherwise.
+    Repeats on silence, 429, 503 and 504 for a few rounds: every request of ours may be sent again as it is. A node that
+    is behind does not know yet what another has acknowledged, so NotFound is final when every node that answered said
+    it. Raises the typed error of a problem document otherwise.
     """
     last: errors.EdgoraError = errors.Unavailable("no node given", field="node")
     for attempt in range(_ROUNDS):
         count = 1 if node else len(session.nodes)
+        missing: errors.NotFound | None = None
         for step in range(count):
             index = (session._preferred + step) % len(session.nodes)  # noqa: SLF001 - the session's own module
             base = node or session.nodes[index]
@@ -96,8 +99,12 @@ def ask(
             last = _problem(reply, f"{method} {base}{path}")
             if isinstance(last, errors.TooMany):
                 yield Pause(min(last.retry_after_s * 1000, 5_000))
+            elif isinstance(last, errors.NotFound):
+                missing = last
             elif not isinstance(last, errors.Unavailable):
                 raise last
+        if missing is not None:
+            raise missing
         if attempt + 1 < _ROUNDS:
             yield Pause(_PAUSE_MS * (attempt + 1))
     raise last
@@ -107,6 +114,14 @@ def get(session: Session, path: str, kind: type[R], node: str | None = None) -> 
     """GET a resource."""
     reply = yield from ask(session, "GET", path, node=node)
     return read(reply, kind)
+
+
+def answers(session: Session, base: str) -> Flow[bool]:
+    """Whether a node answers at once. The one that answered last is not asked again."""
+    if session.nodes[session._preferred] == base:  # noqa: SLF001 - the session's own module
+        return True
+    reply = yield Http("GET", base + "/v1/info", None, headers=session.headers, timeout_ms=_AT_ONCE_MS)
+    return not isinstance(reply, Unreachable) and reply.status < 300
 
 
 def read(reply: Reply, kind: type[R]) -> R:

@@ -60,7 +60,7 @@ def test_all_nodes_dead_gives_up_after_bounded_rounds_with_the_last_reason() -> 
 
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
-    [(404, "not_found", NotFound), (409, "conflict", Conflict), (422, "rule_refused", RuleRefused)],
+    [(409, "conflict", Conflict), (422, "rule_refused", RuleRefused)],
 )
 def test_a_refusal_is_raised_at_once_and_typed(status, code, kind) -> None:
     more = {"rule": "VOUCHER_SHORT"} if code == "rule_refused" else {}
@@ -71,6 +71,23 @@ def test_a_refusal_is_raised_at_once_and_typed(status, code, kind) -> None:
     assert (error.detail, error.field, error.fix) == ("why", "x", "do")
     assert len(requests) == 1
     assert pauses == []
+
+
+def test_what_a_node_that_is_behind_does_not_know_another_tells() -> None:
+    session = Session(NODES, WALLET)
+    behind = lambda node, _: Reply(200, b"{}") if node == "http://c" else problem(404, "not_found")
+    requests, pauses, reply = play(session, behind)
+    assert requests == [f"{node}/v1/info" for node in NODES]
+    assert (reply.status, pauses) == (200, [])
+    assert play(session, behind)[0] == ["http://c/v1/info"]  # it is asked first from now on
+
+
+@pytest.mark.parametrize("silent", [(), ("http://a",), ("http://b", "http://c")])
+def test_what_nobody_who_answers_knows_is_not_there(silent) -> None:
+    answers = lambda node, _: Unreachable("refused") if node in silent else problem(404, "not_found")
+    requests, pauses, error = play(Session(NODES, WALLET), answers)
+    assert type(error) is NotFound
+    assert (len(requests), pauses) == (3, [])
 
 
 def test_too_many_waits_as_long_as_the_node_said_then_asks_again() -> None:
