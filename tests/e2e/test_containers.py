@@ -161,12 +161,16 @@ async def test_the_board_names_the_nodes_as_this_host_reaches_them_and_they_answ
             assert "access-control-allow-origin" not in other.headers
 
 
-async def test_the_fleet_ends_its_tasks(stack: Stack) -> None:
+async def _fleet_done(stack: Stack) -> None:
     async def ended() -> bool:
         state = await asyncio.to_thread(stack.states)
         return state["fleet"]["State"] == "exited"
 
     await until("the fleet is done", ended, within_s=400)
+
+
+async def test_the_fleet_ends_its_tasks(stack: Stack) -> None:
+    await _fleet_done(stack)
     words = stack.compose("logs", "--no-color", "fleet").decode()
     assert stack.states()["fleet"]["ExitCode"] == 0, words
     assert "40 of 40 tasks ended settled or refunded" in words
@@ -299,7 +303,11 @@ async def killed(stack: Stack, node: int) -> AsyncIterator[None]:
 @asynccontextmanager
 async def paused(stack: Stack, node: int) -> AsyncIterator[None]:
     container = stack.container(f"node{node}")
-    run("docker", "pause", container)
+
+    async def frozen() -> bool:  # a kernel may refuse to freeze a process that is just being made
+        return run("docker", "pause", container, check=False).returncode == 0
+
+    await until(f"node {node} stands still", frozen, within_s=20)
     began = time.monotonic()
     try:
         yield
@@ -324,6 +332,7 @@ async def test_faults_one_at_a_time_lose_no_acknowledged_task(stack: Stack) -> N
         wallets = await asyncio.gather(*(asyncio.to_thread(Wallet.generate) for _ in range(10)))
         clients = [await closing.enter_async_context(stack.client(i % 4, w)) for i, w in enumerate(wallets)]
         await stack.quorum()
+        await _fleet_done(stack)  # what servers earn below is of these wallets alone
         before = await chain.balance(chain.market)
         earned = sum([(await chain.earned(i)).balance for i in NODES])
         for client in clients:
