@@ -366,6 +366,7 @@ def test_kernels_compute_the_same_uncompiled(monkeypatch: pytest.MonkeyPatch) ->
         for name, kernel in vars(module).copy().items():
             if hasattr(kernel, "py_func"):
                 monkeypatch.setattr(module, name, kernel.py_func)
+    monkeypatch.setattr(learner, "COMPILED", False)  # its other container, too
     for (solver, instance, chosen), fast in zip(runs, compiled, strict=True):
         slow = solve("mta", solver, instance, seed=7, settings=chosen)
         assert (slow.plan, slow.objective, slow.reward_sum) == (fast.plan, fast.objective, fast.reward_sum)

@@ -4,9 +4,11 @@
 
 Two modes differ in the candidates of a task and in what counts as the best episode. Draws follow the streams of
 mta.md 7: per choice one `random() < epsilon` to exploit, else `c[integers(len(c))]`; nothing is drawn for no candidate.
-The rows are vectorised, so the kernels are of use uncompiled as well.
+The kernels go through their rows number by number and take either container: arrays where they are compiled, nested lists
+where they are not, since there an array's scalar costs three times a list's.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,7 +22,6 @@ from edgora.allocator.mta.table import REJECTED, Plan
 __all__ = ["Learner", "Parameters", "ready"]
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
@@ -38,36 +39,50 @@ class Learner:
     def __init__(self, reward: Floats, worth: Floats, parameters: Parameters, seed: int) -> None:
         """reward, worth: R and what an episode is judged by (n,m)."""
         n, m = reward.shape
-        self._reward, self._worth = np.ascontiguousarray(reward.T), np.ascontiguousarray(worth.T)
-        self._base = self._reward != 0.0
+        self._reward, self._worth, self._base = _rows(reward), _rows(worth), _rows(reward != 0.0)
         self._chosen = parameters
         self._rng = np.random.default_rng(seed)
-        self._q = np.zeros((m, n))
-        self._ahead = np.zeros(m + 1)
+        self._q = _held(np.zeros((m, n)))
+        self._ahead = _held(np.zeros(m + 1))
         """Max over base(j) of Q[j,.]; 0 after the last state, and where base(j) is empty."""
-        self.best: Plan = np.full(m, REJECTED, dtype=np.int64)
-        self._best_worth = np.full(1, -np.inf)
+        self._best, self._plan = (_held(np.full(m, REJECTED, dtype=np.int64)) for _ in range(2))
+        self._open, self._used = (_held(np.zeros(n, dtype=np.bool_)) for _ in range(2))
+        self._best_worth = _held(np.full(1, -np.inf))
         self.curve: list[float] = []
+
+    @property
+    def best(self) -> Plan:
+        return np.array(self._best, dtype=np.int64)
 
     def feasible(self, episodes: int, candidates: Bools, weight: Floats, room: Floats) -> None:
         """Episodes of mode `feasible` (8.3): candidates (n,m) as far as their weight still fits."""
-        curve, chosen = np.empty(episodes), self._chosen
+        curve, chosen = _held(np.empty(episodes)), self._chosen
         _feasible(
             self._rng, chosen.rate, chosen.discount, chosen.epsilon, self._reward, self._worth, self._base,
-            np.ascontiguousarray(candidates.T), np.ascontiguousarray(weight.T), room, self._q, self._ahead, self.best,
-            self._best_worth, curve,
+            _rows(candidates), _rows(weight), _held(room), self._q, self._ahead, self._best, self._best_worth, curve,
+            self._plan, self._open,
         )  # fmt: skip
-        self.curve += curve.tolist()
+        self.curve += [float(total) for total in curve]
 
     def paper(self, episodes: int, cycles: Floats, capacity: Floats, freq: Floats, deadline: Floats) -> None:
         """Episodes of mode `paper` (8.2), as written."""
-        curve, chosen = np.empty(episodes), self._chosen
+        curve, chosen = _held(np.empty(episodes)), self._chosen
         _paper(
-            self._rng, chosen.rate, chosen.discount, chosen.epsilon, self._reward, self._base,
-            np.ascontiguousarray(cycles.T), capacity, freq, deadline, self._q, self._ahead, self.best,
-            self._best_worth, curve,
+            self._rng, chosen.rate, chosen.discount, chosen.epsilon, self._reward, self._base, _rows(cycles),
+            _held(capacity), _held(freq), _held(deadline), self._q, self._ahead, self._best, self._best_worth, curve,
+            self._plan, self._open, self._used,
         )  # fmt: skip
-        self.curve += curve.tolist()
+        self.curve += [float(total) for total in curve]
+
+
+def _held(array: NDArray[Any]) -> Any:
+    """The container that the kernels are quick with."""
+    return np.ascontiguousarray(array) if COMPILED else array.tolist()
+
+
+def _rows(array: NDArray[Any]) -> Any:
+    """(n,m) as one row of servers for each task."""
+    return _held(array.T)
 
 
 @cache
@@ -83,16 +98,29 @@ def ready() -> None:
 
 
 @compiled
-def _choose(rng: np.random.Generator, epsilon: float, open_: Bools, q: Floats) -> Any:
+def _choose(rng: np.random.Generator, epsilon: float, open_: Any, q: Any) -> int:
     """Among the open servers, of which there is one: the best by Q, lowest index on ties, or a uniform one."""
     if rng.random() < epsilon:
-        return np.where(open_, q, -np.inf).argmax()
-    c = open_.nonzero()[0]
-    return c[rng.integers(0, len(c))]
+        best, most = -1, -math.inf
+        for i in range(len(q)):
+            if open_[i] and q[i] > most:
+                best, most = i, q[i]
+        return best
+    count = 0
+    for i in range(len(q)):
+        if open_[i]:
+            count += 1
+    skip = rng.integers(0, count)
+    for i in range(len(q)):
+        if open_[i]:
+            if skip == 0:
+                return i
+            skip -= 1
+    return -1  # not reached: skip < count
 
 
 @compiled
-def _learn(rate: float, discount: float, j: int, i: int, gain: float, base: Bools, q: Floats, ahead: Floats) -> None:
+def _learn(rate: float, discount: float, j: int, i: int, gain: float, base: Any, q: Any, ahead: Any) -> None:
     old = q[i]
     new = old + rate * (gain + discount * ahead[j + 1] - old)
     q[i] = new
@@ -101,30 +129,38 @@ def _learn(rate: float, discount: float, j: int, i: int, gain: float, base: Bool
         if new >= most:
             ahead[j] = new
         elif old == most:
-            ahead[j] = np.where(base, q, -np.inf).max()
+            most = -math.inf
+            for k in range(len(q)):
+                if base[k] and q[k] > most:
+                    most = q[k]
+            ahead[j] = most
 
 
 @compiled
 def _feasible(
-    rng: np.random.Generator, rate: float, discount: float, epsilon: float, reward: Floats, worth: Floats, base: Bools,
-    candidates: Bools, weight: Floats, room: Floats, q: Floats, ahead: Floats, best: Ints, best_worth: Floats,
-    curve: Floats,
+    rng: np.random.Generator, rate: float, discount: float, epsilon: float, reward: Any, worth: Any, base: Any,
+    candidates: Any, weight: Any, room: Any, q: Any, ahead: Any, best: Any, best_worth: Any, curve: Any, plan: Any,
+    open_: Any,
 ) -> None:  # fmt: skip
-    m = len(best)
-    plan = np.empty(m, np.int64)
+    m, n = len(best), len(room)
     for k in range(len(curve)):
         left, total = room.copy(), 0.0
         for j in range(m):
-            load, row = weight[j], q[j]
-            open_ = candidates[j] & (load <= left)
-            if not open_[open_.argmax()]:
+            load, able = weight[j], candidates[j]
+            some = False
+            for i in range(n):
+                fits = able[i] and load[i] <= left[i]
+                open_[i] = fits
+                if fits:
+                    some = True
+            if not some:
                 plan[j] = -1
                 continue
-            i = _choose(rng, epsilon, open_, row)
-            _learn(rate, discount, j, i, reward[j, i], base[j], row, ahead)
+            i = _choose(rng, epsilon, open_, q[j])
+            _learn(rate, discount, j, i, reward[j][i], base[j], q[j], ahead)
             left[i] -= load[i]
             plan[j] = i
-            total += worth[j, i]
+            total += worth[j][i]
         curve[k] = total
         if total > best_worth[0]:
             best_worth[0] = total
@@ -133,30 +169,35 @@ def _feasible(
 
 @compiled
 def _paper(
-    rng: np.random.Generator, rate: float, discount: float, epsilon: float, reward: Floats, base: Bools, cycles: Floats,
-    capacity: Floats, freq: Floats, deadline: Floats, q: Floats, ahead: Floats, best: Ints, best_worth: Floats,
-    curve: Floats,
+    rng: np.random.Generator, rate: float, discount: float, epsilon: float, reward: Any, base: Any, cycles: Any,
+    capacity: Any, freq: Any, deadline: Any, q: Any, ahead: Any, best: Any, best_worth: Any, curve: Any, plan: Any,
+    open_: Any, used: Any,
 ) -> None:  # fmt: skip
-    m, n = reward.shape
-    plan = np.empty(m, np.int64)
+    m, n = len(best), len(freq)
     for k in range(len(curve)):
-        charged, used, total = np.zeros(n), np.zeros(n, np.bool_), 0.0
+        charged, total = freq.copy(), 0.0
+        for i in range(n):
+            charged[i], used[i] = 0.0, False
         for j in range(m):
             plan[j] = -1
-            open_ = base[j].copy()
-            if not open_.any():
+            count = 0
+            for i in range(n):
+                open_[i] = base[j][i]
+                if open_[i]:
+                    count += 1
+            if count == 0:
                 continue
             i = _choose(rng, epsilon, open_, q[j])
             if used[i] and (charged[i] > capacity[i] or (capacity[i] - charged[i]) / freq[i] < deadline[j]):
                 open_[i] = False
-                if not open_.any():
+                if count == 1:
                     continue
                 i = _choose(rng, epsilon, open_, q[j])
-            _learn(rate, discount, j, i, reward[j, i], base[j], q[j], ahead)
-            charged[i] += cycles[j, i]
+            _learn(rate, discount, j, i, reward[j][i], base[j], q[j], ahead)
+            charged[i] += cycles[j][i]
             used[i] = True
             plan[j] = i
-            total += reward[j, i]
+            total += reward[j][i]
         curve[k] = total
         if total > best_worth[0]:
             best_worth[0] = total
