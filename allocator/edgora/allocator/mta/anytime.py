@@ -78,6 +78,7 @@ def ready() -> None:
     lagrangian = Lagrangian(core, nu, 0.0, 3.0)
     lagrangian.run(1, 0.0)
     lagrangian.probe(0.0, lambda: False)
+    lagrangian.subsets(0.0, 1)
     Branching(core, core.value, np.zeros(2), nu, plan, 0.0, 3.0).run(1)
 
 
@@ -280,6 +281,16 @@ class Anytime:
         feasible = np.zeros_like(table.feasible)
         feasible[:, core.tasks] = lagrangian.value > 0.0
         return Table(table.value, table.weight, table.room, feasible)
+
+    def subsets(self, most: int) -> dict[int, NDArray[np.bool_]]:
+        """What a better plan may have each server hold, sets of the table's tasks (k,m), where these are at most so many."""
+        lagrangian, core = self._lagrangian, self._tight_core
+        found: dict[int, NDArray[np.bool_]] = {}
+        if lagrangian is not None and core is not None:
+            for server, sets in lagrangian.subsets(self.worth, most).items():
+                found[server] = np.zeros((len(sets), self.table.m), dtype=np.bool_)
+                found[server][:, core.tasks] = sets
+        return found
 
     # ---- between core and table ------------------------------------------------------------------------------------
 

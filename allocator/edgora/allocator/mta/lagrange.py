@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from edgora.allocator.compiled import compiled
 from edgora.allocator.mta.knapsack import pack, workspace
 from edgora.allocator.mta.prices import Core
+from edgora.allocator.mta.subsets import subsets
 
 __all__ = ["Lagrangian", "evaluate", "losses", "tables"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 _ROUNDING = 1e-12
 """Rooms of real weights are taken larger by this share, and L(u) widened by it: more than the rounding of the sums."""
@@ -102,14 +104,24 @@ class Lagrangian:
         self._direction[:] = 0.0
         self._state[1], self._state[2] = 1.0, 0.0
 
-    def probe(self, worth: float, over: Callable[[], bool]) -> None:
-        """Exclude the pairs that no plan better than `worth` holds, seen from the best multipliers; none if cut off."""
+    def _evaluated(self) -> float:
+        """L at the best multipliers; each server's part of it is in `_servers`."""
         self.u[:] = self.best_u
-        n, count = self.value.shape
-        total = evaluate(
+        total: float = evaluate(
             self.value, self._weight, self._room, self._unit, self.u, self._servers, self.taken, self._items,
             self._scratch, self._take, *self._work,
         )  # fmt: skip
+        return total
+
+    def subsets(self, worth: float, most: int) -> dict[int, Bools]:
+        """What each server may hold in a plan better than `worth`, where these are at most so many sets (k,c)."""
+        gap = self._evaluated() - worth * (1.0 - 1e-9)
+        return subsets(self.value, self._weight, self._room, self.best_u, self._servers, gap, most)
+
+    def probe(self, worth: float, over: Callable[[], bool]) -> None:
+        """Exclude the pairs that no plan better than `worth` holds, seen from the best multipliers; none if cut off."""
+        n, count = self.value.shape
+        total = self._evaluated()
         most = total - worth * (1.0 - 1e-9)
         loss, out = np.empty((n, count)), np.zeros(count)
         for i in range(n):

@@ -7,11 +7,12 @@
 
     maximise sum W_ij x_ij,  sum_i x_ij <= 1 for each task,  sum_j w_ij x_ij <= room_i for each server,  x binary
 
-   with the best plan as its start.
+   with the best plan as its start. A server of which few sets of tasks can be in a better plan (`subsets`) has a column
+   for each set, and one row, sum_S y_S <= 1, in place of its knapsack.
 
 There is a plan and a bound at every moment; the search ends with a proof, at the time limit, or when its caller stops.
 
-HiGHS computes in doubles with an absolute feasibility tolerance. So that its answer can be trusted: values are scaled
+HiGHS computes in doubles with an absolute feasibility tolerance. So that its answer can be trusted: tasks' values are scaled
 by a power of two (exactly) to below 1024; integer weights are divided by their common divisor, other weights by their
 row's greatest, which only ever widens a row by 1e-9; every plan it offers is repaired against the table, exactly, and
 the bound is never below the best plan's worth. The bound holds to 1e-9 relative.
@@ -19,6 +20,7 @@ the bound is never below the best plan's worth. The bound holds to 1e-9 relative
 
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,7 +35,7 @@ from edgora.allocator.search import Found, Search, Status
 __all__ = ["Exact"]
 
 _SCALE_BITS = 10
-"""Greatest objective coefficient lies in [2^9, 2^10)."""
+"""The greatest value of one task lies in [2^9, 2^10)."""
 _SPELL_S = 0.15
 """Seconds of improvement between two looks at the bound, for each 1,000 pairs of the core ..."""
 _SPELL = 0.08
@@ -44,6 +46,8 @@ _FEW = 1_500
 """Pairs that are few enough to stop preparing."""
 _NODES = 3_000
 """Nodes of the tree before the rest is left to HiGHS: about half a second at 20 x 50."""
+_SETS = 300
+"""Most sets of tasks that a server is given columns for."""
 _GLANCE_S = 0.05
 """How often a waiting caller looks whether it was stopped."""
 _OWN_LIMIT = 0.97
@@ -64,40 +68,70 @@ _WHOLE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """The columns and rows that HiGHS sees."""
+    """The columns and rows that HiGHS sees. A column is one task for a server, or a whole set of them."""
 
-    tasks: NDArray[np.int64]
     servers: NDArray[np.int64]
-    """Task and server of each column."""
+    """Of each column (c,)."""
+    tasks: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    """Column k is of tasks[starts[k] : starts[k + 1]]."""
     cost: NDArray[np.float64]
     scale: float
-    """cost = W * scale."""
+    """cost = sum of W over the column * scale."""
     coefficient: NDArray[np.float64]
     """Of each column in its server's row; 0 where the row is left out."""
     room: NDArray[np.float64]
     """Right-hand side of each server's row; infinite where the row is left out."""
 
     @classmethod
-    def of(cls, table: Table) -> "_Program":
-        tasks, servers = np.nonzero((table.feasible & (table.value > 0.0)).T)
-        value = table.value[servers, tasks]
-        scale = math.ldexp(1.0, _SCALE_BITS - math.frexp(float(value.max()))[1])
-        coefficient, room = np.zeros(len(tasks)), np.full(table.n, np.inf)
-        weight = table.weights()[servers, tasks]
+    def of(cls, table: Table, sets: Mapping[int, NDArray[np.bool_]]) -> "_Program":
+        """sets: of the servers that have a column for each set of tasks (k,m) that they may hold."""
+        useful = table.feasible & (table.value > 0.0)
+        scale = math.ldexp(1.0, _SCALE_BITS - math.frexp(float(table.value[useful].max(initial=1.0)))[1])
+        weight, room = table.weights(), np.full(table.n, np.inf)
+        servers, held, cost, coefficient = [], [], [], []
         for i in range(table.n):
-            mine = np.flatnonzero(servers == i)
-            if weight[mine].sum() > table.room[i]:
-                coefficient[mine], room[i] = _row(weight[mine], table.room[i])
-        return cls(tasks, servers, value * scale, scale, coefficient, room)
+            if i in sets:
+                mine = [np.flatnonzero(row) for row in sets[i] if row.any()]
+                share, room[i] = np.ones(len(mine)), 1.0
+            else:
+                tasks = np.flatnonzero(useful[i])
+                mine, share = list(tasks[:, None]), np.zeros(len(tasks))
+                if weight[i, tasks].sum() > table.room[i]:
+                    share, room[i] = _row(weight[i, tasks], table.room[i])
+            servers += [i] * len(mine)
+            held += mine
+            cost += [math.fsum(table.value[i, tasks]) * scale for tasks in mine]
+            coefficient.append(share)
+        starts = np.concatenate(([0], np.cumsum([len(tasks) for tasks in held]))).astype(np.int64)
+        return cls(
+            np.array(servers, dtype=np.int64), np.concatenate([np.zeros(0, dtype=np.int64), *held]), starts, np.array(cost), scale,
+            np.concatenate(coefficient), room,
+        )  # fmt: skip
 
     def plan(self, table: Table, chosen: NDArray[np.float64]) -> Plan:
         """The plan that a vector of column values means, made allowed and completed."""
         plan = table.rejected()
-        taken = chosen > 0.5
-        plan[self.tasks[taken]] = self.servers[taken]
+        for column in np.flatnonzero(chosen > 0.5).tolist():
+            plan[self.tasks[self.starts[column] : self.starts[column + 1]]] = self.servers[column]
         if not table.allows(plan):
             plan = table.without_overload(plan)
         return table.fill(plan)
+
+    def start(self, plan: Plan, whole: Mapping[int, object]) -> list[float]:
+        """The columns of a plan: its pairs, and where columns are sets the very sets that its servers hold."""
+        columns = np.repeat(np.arange(len(self.servers)), np.diff(self.starts))
+        serves = plan[self.tasks] == self.servers[columns]
+        held = np.bincount(columns, weights=serves, minlength=len(self.servers))
+        size = np.where(np.isin(self.servers, list(whole)), _count(plan, self.servers), 1)
+        chosen: list[float] = ((held == np.diff(self.starts)) & (held == size)).astype(np.float64).tolist()
+        return chosen
+
+
+def _count(plan: Plan, servers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many tasks a plan gives each of these servers."""
+    counts = np.bincount(plan[plan != REJECTED], minlength=int(servers.max(initial=0)) + 1)
+    return np.asarray(counts[servers], dtype=np.int64)
 
 
 class _Run:
@@ -108,8 +142,10 @@ class _Run:
     what is known when time is up, and the abandoned run ends at its next look.
     """
 
-    def __init__(self, table: Table, start: Plan, bound: float, search: Search) -> None:
-        self._table, self._search = table, search
+    def __init__(
+        self, table: Table, sets: Mapping[int, NDArray[np.bool_]], start: Plan, bound: float, search: Search
+    ) -> None:
+        self._table, self._sets, self._search = table, sets, search
         self.best, self.worth, self.bound, self.nodes = start, table.worth(start), bound, 0
         self.status: Status = "time_limit"
         self._abandoned = False
@@ -138,7 +174,10 @@ class _Run:
         import highspy as library  # only this solver needs it
 
         highspy: Any = library  # partly typed
-        table, program = self._table, _Program.of(self._table)
+        table, program = self._table, _Program.of(self._table, self._sets)
+        if not len(program.servers):  # nothing is left that a better plan could hold
+            self.bound, self.status = self.worth, "optimal"
+            return
         highs = highspy.Highs()
         highs.silent()
         for option, setting in {
@@ -154,7 +193,7 @@ class _Run:
             highs.setOptionValue(option, setting)
         highs.passModel(_model(highspy, program, table))
         warm = highspy.HighsSolution()
-        warm.col_value = (self.best[program.tasks] == program.servers).astype(np.float64).tolist()
+        warm.col_value = program.start(self.best, self._sets)
         highs.setSolution(warm)
 
         def offer(columns: object) -> None:
@@ -217,7 +256,7 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         anytime.improve(anytime.share() + spell)
         anytime.branch(0.9, nodes=_NODES)
         if not anytime.over():
-            run = _Run(anytime.reduced(), anytime.plan, anytime.bound, search)
+            run = _Run(anytime.reduced(), anytime.subsets(_SETS), anytime.plan, anytime.bound, search)
             run.run()
             anytime.offer(run.best)
             anytime.bounded(run.bound)
@@ -245,12 +284,11 @@ def _upper(dual_bound: float, program: _Program) -> float:
 
 def _model(highspy: Any, program: _Program, table: Table) -> Any:
     """Column-wise: each column is in its task's row and, unless left out, in its server's."""
-    columns = len(program.tasks)
+    columns = len(program.servers)
     rows = np.flatnonzero(np.isfinite(program.room))
     row_of_server = np.full(table.n, REJECTED)
     row_of_server[rows] = np.arange(len(rows))
     served, task_row = np.unique(program.tasks, return_inverse=True)
-    bounded = row_of_server[program.servers] != REJECTED
 
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = columns, len(rows) + len(served)
@@ -260,12 +298,13 @@ def _model(highspy: Any, program: _Program, table: Table) -> Any:
     lp.integrality_ = [highspy.HighsVarType.kInteger] * columns
     lp.row_lower_ = np.full(lp.num_row_, -highspy.kHighsInf)
     lp.row_upper_ = np.concatenate((program.room[rows], np.ones(len(served))))
-    # Two entries a column: (server's row, coefficient), left out where that row is, then (task's row, 1).
-    index = np.stack((row_of_server[program.servers], len(rows) + task_row), axis=1)
-    value = np.stack((program.coefficient, np.ones(columns)), axis=1)
-    present = np.stack((bounded, np.ones(columns, dtype=bool)), axis=1)
+    # Entries of a column: (server's row, coefficient), left out where that row is, then (task's row, 1) for each task.
+    index = np.insert(len(rows) + task_row, program.starts[:-1], row_of_server[program.servers])
+    value = np.insert(np.ones(len(task_row)), program.starts[:-1], program.coefficient)
+    present = index != REJECTED
+    firsts = program.starts + np.arange(columns + 1)
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_ = np.concatenate(([0], np.cumsum(present.sum(axis=1)))).astype(np.int32)
+    lp.a_matrix_.start_ = np.concatenate(([0], np.cumsum(present)))[firsts].astype(np.int32)
     lp.a_matrix_.index_ = index[present].astype(np.int32)
     lp.a_matrix_.value_ = value[present]
     return lp

@@ -1,0 +1,75 @@
+"""Sets of tasks as columns: none that a better plan holds is missing, none is listed that cannot be, and proofs agree."""
+
+import itertools
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgora.allocator import solve
+from edgora.allocator.mta import draw, subsets
+from edgora.allocator.mta.solvers import exact
+
+
+@st.composite
+def servers(choose: st.DrawFn) -> tuple[np.ndarray, ...]:
+    """One server's values, weights (whole or real), its room, and multipliers."""
+    k = choose(st.integers(1, 8))
+    real = choose(st.booleans())
+    number = st.floats(0.5, 9.0) if real else st.integers(1, 9)
+    of = lambda strategy: np.array(choose(st.lists(strategy, min_size=k, max_size=k)), dtype=np.float64)
+    value = np.where(of(st.integers(0, 4)) > 0, of(st.floats(0.1, 20.0)), -np.inf)
+    return value, of(number), np.array([float(choose(number)) * 2]), of(st.floats(0.0, 12.0))
+
+
+@settings(deadline=None)  # its first example compiles
+@given(servers(), st.floats(0.0, 15.0), st.integers(1, 40))
+def test_the_sets_are_those_that_fit_and_are_good_enough(case, gap: float, most: int) -> None:
+    value, weight, room, u = case
+    able = np.flatnonzero(value > 0.0).tolist()
+    fits = {
+        frozenset(chosen): float((value - u)[list(chosen)].sum())
+        for size in range(len(able) + 1)
+        for chosen in itertools.combinations(able, size)
+        if weight[list(chosen)].sum() <= room[0] * (1 - 1e-9) or weight[list(chosen)].sum() == room[0]
+    }
+    best = max(fits.values())
+    good = {chosen for chosen, profit in fits.items() if profit >= best - gap + 1e-9}
+    perhaps = {chosen for chosen, profit in fits.items() if profit >= best - gap - 1e-9}
+
+    def listed() -> set[frozenset[int]] | None:
+        found = subsets.subsets(value[None], weight[None], room, u, np.array([best]), gap, most)
+        if not found:
+            return None
+        sets = [frozenset(np.flatnonzero(row).tolist()) for row in found[0]]
+        assert len(sets) == len(set(sets)) <= most
+        assert all(weight[list(chosen)].sum() <= room[0] * (1 + 1e-9) for chosen in sets)
+        return set(sets)
+
+    told = listed()
+    if weight[able].sum() <= room[0]:
+        assert told is None  # nothing to list: it holds whatever it may
+    elif told is None:
+        assert len(perhaps) > most
+    else:
+        assert good <= told
+        assert {chosen for chosen in told if chosen in fits} <= perhaps
+    plain = getattr(subsets._listed, "py_func", subsets._listed)
+    with mock.patch.object(subsets, "_listed", plain):
+        assert listed() == told
+
+
+@pytest.mark.parametrize("seed", [1, 2, 17])
+@pytest.mark.parametrize("kind", ["integer", "real"])
+def test_a_program_of_sets_and_one_of_pairs_prove_the_same(seed: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """HiGHS alone, from the same plan and pairs: once with columns for sets, once without."""
+    instance = draw(seed, {"n": 12, "m": 30, "draw": kind})
+    monkeypatch.setattr(exact, "_NODES", 0)
+    with_sets = solve("mta", "exact", instance, seed=seed)
+    monkeypatch.setattr(exact, "_SETS", 0)
+    without = solve("mta", "exact", instance, seed=seed)
+    assert with_sets.objective == pytest.approx(without.objective, rel=2e-9)
+    for found in (with_sets, without):
+        assert found.bound == pytest.approx(found.objective, rel=2e-9)
