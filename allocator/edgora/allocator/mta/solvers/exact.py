@@ -7,8 +7,8 @@
 
     maximise sum W_ij x_ij,  sum_i x_ij <= 1 for each task,  sum_j w_ij x_ij <= room_i for each server,  x binary
 
-   with the best plan as its start. A server of which few sets of tasks can be in a better plan (`subsets`) has a column
-   for each set, and one row, sum_S y_S <= 1, in place of its knapsack.
+   with the best plan as its start. Where pairs are few, a server of which few sets of tasks can be in a better
+   plan (`subsets`) has a column for each set, and one row, sum_S y_S <= 1, in place of its knapsack.
 
 There is a plan and a bound at every moment; the search ends with a proof, at the time limit, or when its caller stops.
 
@@ -47,7 +47,9 @@ _FEW = 1_500
 _NODES = 3_000
 """Nodes of the tree before the rest is left to HiGHS: about half a second at 20 x 50."""
 _SETS = 300
-"""Most sets of tasks that a server is given columns for."""
+"""Most sets of tasks that a server is given columns for ..."""
+_SET_PAIRS = 500
+"""... and most pairs in which this is done: a proof at 20 x 50 takes half as long, at 20 x 200 it comes later or not at all."""
 _GLANCE_S = 0.05
 """How often a waiting caller looks whether it was stopped."""
 _OWN_LIMIT = 0.97
@@ -256,7 +258,8 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         anytime.improve(anytime.share() + spell)
         anytime.branch(0.9, nodes=_NODES)
         if not anytime.over():
-            run = _Run(anytime.reduced(), anytime.subsets(_SETS), anytime.plan, anytime.bound, search)
+            sets = anytime.subsets(_SETS) if anytime.pairs <= _SET_PAIRS else {}
+            run = _Run(anytime.reduced(), sets, anytime.plan, anytime.bound, search)
             run.run()
             anytime.offer(run.best)
             anytime.bounded(run.bound)
