@@ -32,6 +32,13 @@ def status(platform: Embedded, node: int) -> dict[str, Any]:
     return found
 
 
+def readiness(platform: Embedded, node: int) -> str:
+    try:
+        return platform.get("/readyz", node).text
+    except httpx2.ConnectError:
+        return "down"
+
+
 def until(platform: Embedded, holds: Any) -> None:
     """Wait in the platform's loop until a look at it says so."""
 
@@ -39,7 +46,10 @@ def until(platform: Embedded, holds: Any) -> None:
         while not await asyncio.to_thread(holds):
             await asyncio.sleep(0.05)
 
-    platform.run(asyncio.wait_for(wait(), WAIT_S), WAIT_S + 5)
+    try:
+        platform.run(asyncio.wait_for(wait(), WAIT_S), WAIT_S + 5)
+    except TimeoutError:
+        pytest.fail(f"after {WAIT_S:.0f} s it still does not hold: {[readiness(platform, node) for node in range(4)]}")
 
 
 def test_a_client_goes_on_without_one_node(shaky: Embedded, keys: Wallet) -> None:

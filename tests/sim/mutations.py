@@ -150,7 +150,8 @@ MUTANTS = (
                 "    view.changes[core.me] = change\n    _forget_view(core)\n",
                 "    view.own_change, view.left_because = change, why\n    view.changes[core.me] = change\n"
                 # Its timers start again as well, else it would ask without end at one instant.
-                "    core.timers.progress_since = core.timers.heartbeat_ms = core.timers.rearmed_ms = core.now\n",
+                "    core.timers.progress_since = core.timers.heartbeat_ms = core.timers.rearmed_ms = core.now\n"
+                "    core.timers.overdue.clear()\n",
             ),
         ),
         "seed",

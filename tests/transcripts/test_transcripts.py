@@ -7,6 +7,7 @@ A script is comments (#), commands (> ...) and, below each command, the effects 
     > pre-prepare A view=0           from that view's primary
     > prepare A from 2 view=0        and: commit
     > certificate-from A view=0 from 3          a peer pushes a certificate
+    > suspicion of 3                 its patience with the present primary is at its end
     > view-change 3 to 1 [tip=A@0] [commit=A@0]   tip and commit name a block and the view of its certificate
     > new-view 1 of 0,1,3 [tip=A@0 by 3]
     > checkpoint A from 2            for the block at that height; the state is the replica's own
@@ -43,7 +44,7 @@ from edgora.wire.pbft import (
     WalTip,
     WalView,
 )  # fmt: skip
-from unit.ledger.harness import DOMAIN, KEYS, Solo
+from unit.ledger.harness import DOMAIN, KEYS, Solo, standing
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
 
@@ -135,7 +136,8 @@ class Stage:
             case PutCertificate():
                 return f"certificate {self.cert(message.certificate)}"
             case Status():
-                return f"STATUS view {message.view} height {message.height}"
+                suspicion = ", suspects the primary" if message.suspects else ""
+                return f"STATUS view {message.view} height {message.height}{suspicion}"
             case TxGossip():
                 return f"TX_GOSSIP {len(message.txs)}"
         return type(message).__name__
@@ -194,6 +196,10 @@ class Stage:
                 headers.insert(0, self.blocks[self.names[block_hash]])
                 block_hash = headers[0].parent
         return self.solo.forge.view_change(signer, view, commit, tip, headers)
+
+    def suspicion(self, plain, _options):
+        now = self.solo.status
+        return self.show(self.solo.recv(int(plain[1]), standing(now.view, now.height, suspects=True)))
 
     def view_change(self, plain, options):
         return self.show(self.solo.recv(int(plain[0]), self.change(int(plain[0]), int(plain[2]), options)))

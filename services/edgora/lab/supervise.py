@@ -26,6 +26,8 @@ __all__ = [
 ]  # fmt: skip
 
 _STOP_S = 15.0
+_STOP_JOBS_S = 35.0
+"""A long run is given 30 s for its checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Child:
     module: str
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    stop_s: float = _STOP_S
+    """How long it may take to end after SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +129,7 @@ def allocator_children(
             "--redis", redis_url, "--node", str(i), "--policy", scenario.server(i).policy, "--solve-ms", str(params.solve_ms),
             "--floor-bps", str(params.floor_bps), "--seed", str(scenario.seed), "--port", str(ports[i]),
             "--host", host, "--allocation", scenario.fleet.allocation, *(first if i == 0 else ()),
-        ))
+        ), stop_s=_STOP_JOBS_S if first and i == 0 else _STOP_S)
         for i in range(scenario.consortium.nodes)
     ]  # fmt: skip
 
@@ -146,15 +150,17 @@ async def start_children(children: Sequence[Child]) -> list[asyncio.subprocess.P
     return running
 
 
-async def stop_children(running: Sequence[asyncio.subprocess.Process]) -> None:
+async def stop_children(running: Sequence[asyncio.subprocess.Process], within_s: float = _STOP_S) -> None:
     """SIGTERM to all that run, SIGKILL to those that do not end in time; returns when none is left."""
     for process in running:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
+    deadline = asyncio.get_running_loop().time() + within_s
     for process in running:
         try:
-            await asyncio.wait_for(process.wait(), _STOP_S)
+            async with asyncio.timeout_at(deadline):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
@@ -179,4 +185,4 @@ async def run_children(children: Sequence[Child]) -> int:
         sys.stderr.write(f"edgora: {child.name} ended with status {status}; stopping the rest\n")
         return status if status > 0 else 1
     finally:
-        await stop_children(running)
+        await stop_children(running, max(child.stop_s for child in children))

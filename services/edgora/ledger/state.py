@@ -250,6 +250,12 @@ class TimerState:
     """When q view changes for the view that we wait for had come."""
     rearmed_ms: int = 0
     """No waiting before this moment counts: we were paused, or the clock was set."""
+    overdue: dict[str, str] = field(default_factory=dict)
+    """Patience that is at its end, by timer, with the reason to leave the view: we suspect its primary."""
+    told: bool = False
+    """Whether our last word to all was that we suspect."""
+    suspicion: tuple[int, str] = (0, "")
+    """Until when our word that we suspected this view's primary binds us, and why we did."""
     resent_ms: int = 0
     status_ms: int = 0
 

@@ -41,7 +41,7 @@ def own_status(core: Core) -> Status:
     chain_, view = core.chain, core.view
     return Status(
         core.config.epoch, view.view, view.active, view.last_height, chain_.head.height, chain_.head_hash,
-        core.checkpoints.stable_height, len(core.pool), core.boot_nonce,
+        core.checkpoints.stable_height, len(core.pool), core.boot_nonce, bool(core.timers.overdue),
     )  # fmt: skip
 
 

@@ -6,16 +6,19 @@ exists: nothing to order means nothing to time out.
 
 | timer | runs while | fires |
 |---|---|---|
-| progress | a duty is outstanding in an active view; from the last commit, or for an overdue wake-up from that | leave the view |
-| inclusion | a ready transaction waits although later ones were executed | leave the view |
-| heartbeat | the view is active; primary: since it last spoke; backup: since it last heard the primary | speak; leave |
-| view | q view changes for our next view are here | leave for the one after |
+| progress | a duty is outstanding in an active view; from the last commit, or for an overdue wake-up from that | suspect |
+| inclusion | a ready transaction waits although later ones were executed | suspect |
+| heartbeat | the view is active; primary: since it last spoke; backup: since it last heard the primary | speak; suspect |
+| view | q view changes for our next view are here | suspect |
 | resend | the view is not active | send the VIEW_CHANGE again |
 | status | always | STATUS to all, own waiting transactions again |
 | propose, fetch, gossip | set by `proposing`, `sync`, `gossip` | just a step: those look again |
+
+To suspect is to tell all peers at once and to leave the view as soon as f of them suspect too (`views`, rule 0). What
+ends the wait - a commit, the primary's voice, its NEW_VIEW, a pause of our own - ends the suspicion.
 """
 
-from edgora.ledger import gossip, proposing, sync, views
+from edgora.ledger import gossip, proposing, sync
 from edgora.ledger.effects import ALL
 from edgora.ledger.state import Core
 
@@ -23,6 +26,15 @@ __all__ = ["clock_leapt", "duties", "heartbeat_interval", "on_heartbeat", "on_ti
 
 _MISSED = 4
 """Heartbeats that a backup lets pass, and that calm the back-off."""
+_PATIENCE = {
+    "progress": "no commit although something is due",
+    "inclusion": "a transaction is left out",
+    "heartbeat": "the primary is silent",
+    "view": "no NEW_VIEW",
+}
+"""Timers whose end makes a replica suspect the primary, and what it then says."""
+_BINDS = 3
+"""For so many repetitions of a VIEW_CHANGE who suspected follows a peer that may have left on its word."""
 
 
 def heartbeat_interval(core: Core) -> int:
@@ -80,11 +92,10 @@ def _heartbeat_deadline(core: Core) -> int | None:
 
 
 def update(core: Core) -> None:
-    """Derive all deadlines anew."""
+    """Derive all deadlines anew, and tell the peers if we have begun or ceased to suspect the primary."""
     view, timers, params = core.view, core.timers, core.params
     waits = not view.active and core.may_sign
     since = timers.new_view_since
-    armed = timers.armed
     for name, deadline in (
         ("progress", _progress_deadline(core)),
         ("inclusion", _inclusion_deadline(core)),
@@ -93,8 +104,16 @@ def update(core: Core) -> None:
         ("resend", timers.resent_ms + params.resend_view_change_ms if waits else None),
         ("status", timers.status_ms + params.status_interval_ms if core.peers else None),
     ):
-        if armed.get(name) != deadline:
-            core.set_timer(name, deadline)
+        if name in timers.overdue:
+            if deadline is not None and deadline <= core.now:
+                continue  # it has fired, and nothing has ended the wait
+            del timers.overdue[name]
+        core.set_timer(name, deadline)
+    for why in timers.overdue.values():
+        timers.suspicion = core.now + _BINDS * params.resend_view_change_ms, why
+    if timers.told != bool(timers.overdue):
+        timers.told = not timers.told
+        _speak(core)
 
 
 def on_timer(core: Core, name: str) -> None:
@@ -104,17 +123,11 @@ def on_timer(core: Core, name: str) -> None:
         return
     del core.timers.armed[name]
     match name:
-        case "progress":
-            views.leave(core, core.view.view + 1, "no commit although something is due")
-        case "inclusion":
-            views.leave(core, core.view.view + 1, "a transaction is left out")
-        case "view":
-            views.leave(core, core.view.view + 1, "no NEW_VIEW")
         case "heartbeat" if core.is_primary:
             _speak(core)
             _calm(core)
-        case "heartbeat":
-            views.leave(core, core.view.view + 1, "the primary is silent")
+        case "progress" | "inclusion" | "heartbeat" | "view":
+            core.timers.overdue[name] = _PATIENCE[name]
         case "resend":
             core.timers.resent_ms = core.now
             if core.view.own_change is not None:

@@ -10,6 +10,12 @@ is exactly that block at its own height. Its uncommitted ancestors are never vot
 Re-proposing them bottom-up would let a prepare certificate (new view, low) outrank (old view, high) and abandon a
 committed block, with no Byzantine replica at all.
 
+Rule 0: nobody leaves alone. Whose patience is at its end says so in its STATUS and goes on voting; of f + 1 such, each
+        leaves, and for a while its word binds it to follow who left on it. VIEW_CHANGE is a promise never to vote in
+        the old view again, so a replica that left alone - cut off for a moment, or slow to find its peers after a
+        restart - would be lost to the consortium until the others have a reason of their own. Nothing is lost by
+        waiting: f or fewer who leave move no one. (The I-HATE-THE-PRIMARY of Zyzzyva, Kotla et al., SOSP 2007; the
+        pre-vote of Raft, Ongaro's thesis, 9.6.)
 Rule 1: one signer's large view number moves nobody; f + 1 signers above us do, to the smallest such view.
 Rule 2: an invalid item spoils itself only: the other view changes count, and a good certificate in it is learnt.
 Rule 3: the new view is durable before VIEW_CHANGE leaves, the NEW_VIEW before the first vote in it.
@@ -104,6 +110,9 @@ def _forget_view(core: Core) -> None:
     core.votes.prune(core.chain.head.height - core.params.window, view.view - 1)
     core.pool.on_ready = None
     core.timers.progress_since = None
+    core.timers.overdue.clear()
+    core.timers.told = False
+    core.timers.suspicion = 0, ""
 
 
 # ---- collecting ------------------------------------------------------------------------------------------------------
@@ -192,10 +201,37 @@ def _valid_tip(core: Core, change: ViewChange, tip: Certificate) -> bool:
 # ---- deciding --------------------------------------------------------------------------------------------------------
 
 
+def _suspects(core: Core) -> str:
+    """Why we suspect the primary, or just did while a peer that has left may have counted on it; else nothing."""
+    timers, view = core.timers, core.view
+    if timers.overdue:
+        return next(iter(timers.overdue.values()))
+    until, why = timers.suspicion
+    left = any(s != core.me and c.body.new_view > view.view for s, c in view.changes.items())
+    return why if left and core.now < until else ""
+
+
+def _suspecting(core: Core) -> int:
+    """How many others suspect the primary of the view that we are in or wait for, or have left it."""
+    view = core.view
+    left = {signer for signer, change in view.changes.items() if change.body.new_view > view.view}
+    said = {
+        i for i, peer in core.peers.items()
+        if peer.status is not None and peer.status.view == view.view and peer.status.suspects
+    }  # fmt: skip
+    return len((left | said) - {core.me})
+
+
 def advance_views(core: Core) -> bool:
-    """Join f + 1 others, notice a quorum, or found the new view as its primary. True if the view moved."""
+    """Leave with f others, join f + 1, notice a quorum, or found the new view as its primary. True if the view moved."""
     view, config = core.view, core.config
-    if not core.may_sign or not view.changes:
+    if not core.may_sign:
+        return False
+    why = _suspects(core)
+    if why and _suspecting(core) >= core.f:
+        leave(core, view.view + 1, why)
+        return True
+    if not view.changes:
         return False
     above = sorted(
         c.body.new_view for signer, c in view.changes.items() if signer != core.me and c.body.new_view > view.view

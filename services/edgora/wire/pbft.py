@@ -189,6 +189,8 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Transactions waiting in its pool."""
     nonce: U64
     """Drawn by the driver at each boot; two values from one identity at a time mean a copied key."""
+    suspects: bool
+    """Whether the sender's patience with this view's primary is at its end. It has not left: it still votes."""
 
 
 # ---- evidence --------------------------------------------------------------------------------------------------------

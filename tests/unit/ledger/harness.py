@@ -42,6 +42,7 @@ from edgora.wire.ledger import (
     SignedTx,
     Tx,
     Vote,
+    faulty,
     quorum,
 )  # fmt: skip
 from edgora.wire.pbft import (
@@ -51,6 +52,7 @@ from edgora.wire.pbft import (
     NewViewBody,
     Prepare,
     PrePrepare,
+    Status,
     ViewChange,
     ViewChangeBody,
     decode_message,
@@ -440,6 +442,14 @@ class Solo:
         self.world.now = max(deadline, self.world.now)
         return self.step(TimerFired(name))
 
+    def gives_up(self, name: str) -> Effects:
+        """Let this timer fire where f others suspect the primary already: the replica leaves its view."""
+        now = self.status
+        others = [i for i in range(self.world.n) if i not in (self.index, now.primary)]
+        for peer in others[: faulty(self.world.n)]:
+            self.recv(peer, standing(now.view, now.height, suspects=True))
+        return self.fire(name)
+
     def tx(self, *args: object, **changes: object) -> SignedTx:
         return Cluster.tx(self.world, *args, **changes)
 
@@ -455,6 +465,11 @@ class Solo:
         fresh.log = []
         fresh.step(Boot(self.disk.read()))
         return fresh
+
+
+def standing(view: int = 0, height: int = 0, active: bool = True, suspects: bool = False, nonce: int = 5) -> Status:
+    """The STATUS of a peer that has committed and accepted up to this height."""
+    return Status(0, view, active, height, height, bytes(32), 0, 0, nonce, suspects)
 
 
 def sent(effects: Effects, kind: type) -> list:

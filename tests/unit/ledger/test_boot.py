@@ -87,7 +87,7 @@ def test_a_primary_repeats_its_proposals_and_goes_on_above_them():
 
 def test_a_replica_that_was_leaving_its_view_goes_on_leaving_it():
     solo = Solo(2)
-    said = sent(solo.fire("heartbeat"), ViewChange)
+    said = sent(solo.gives_up("heartbeat"), ViewChange)
     again = solo.reborn()
     assert sent(again.log[0], ViewChange) == said
     assert (again.status.view, again.status.active) == (1, False)
@@ -297,7 +297,7 @@ def test_a_block_committed_by_a_descendant_that_is_known_by_header_only_stays_co
         *(solo.forge.view_change(i, 1) for i in (1, 3)),
     ]
     solo.recv(1, solo.forge.new_view(1, changes))
-    solo.fire("heartbeat")  # the base's body never comes
+    solo.gives_up("heartbeat")  # the base's body never comes
     for signer in (0, 1, 3):
         effects = solo.recv(signer, solo.forge.commit(signer, 1, chain[1]))
     assert [e.block.header for e in effects.executed] == [chain[0]]

@@ -17,12 +17,11 @@ from edgora.wire.pbft import (
     PutBody,
     PutCertificate,
     SnapshotOffer,
-    Status,
     TxGossip,
     WalEvidence,
     WalStable,
 )  # fmt: skip
-from unit.ledger.harness import DOMAIN, KEYS, START, Cluster, Solo, sent
+from unit.ledger.harness import DOMAIN, KEYS, START, Cluster, Solo, sent, standing
 
 
 def test_bodies_accepted_in_views_without_a_commit_are_kept_up_to_a_bound_the_oldest_go_first():
@@ -136,7 +135,7 @@ def test_much_gossip_is_cut_into_messages():
         core.pool.add(signed, core.gossip[-1], 15_200, solo.world.now, 1)
     core.gossip.append(bytes(32))  # executed or expired meanwhile
     solo.world.now += 10
-    messages = sent(solo.recv(0, Status(0, 0, True, 0, 0, bytes(32), 0, 0, 1)), TxGossip)
+    messages = sent(solo.recv(0, standing()), TxGossip)
     assert len(messages) == 2
     assert sum(len(m.txs) for m in messages) == 80
 
@@ -160,7 +159,7 @@ def test_a_compaction_while_a_view_is_left_keeps_the_leaving():
     for header in chain:
         solo.recv(0, solo.forge.pre_prepare(0, header))
     solo.recv(0, PutCertificate(0, solo.forge.certificate(Phase.COMMIT, 0, chain[1])))
-    solo.fire("heartbeat")
+    solo.gives_up("heartbeat")
     own = solo.replica._core.checkpoints.own.body
     for signer in (0, 3):
         effects = solo.recv(signer, CheckpointVote(0, own, KEYS[signer].sign(own.digest(DOMAIN))))

@@ -55,7 +55,7 @@ SAMPLES = {
     for sample in (
         TxGossip(0, (TX,)), FORGE.pre_prepare(0, CHAIN[0], [TX], COMMIT), FORGE.prepare(1, 0, CHAIN[0]),
         FORGE.commit(1, 0, CHAIN[0]), CHANGE, FORGE.new_view(5, [CHANGE]), CheckpointVote(0, BODY, SIGNATURE),
-        Status(0, 1, True, 7, 5, bytes(32), 0, 3, 99),
+        Status(0, 1, True, 7, 5, bytes(32), 0, 3, 99, False),
         Evidence(0, 2, 3, SignedVote(FORGE.vote(Phase.COMMIT, 1, CHAIN[0]), SIGNATURE), SignedViewChange(CHANGE.body, SIGNATURE)),
         GetBlocks(0, 9), PutBlocks(0, (Block(CHAIN[0], (TX,)),), (CHAIN[1],), COMMIT), GetBody(0, bytes(32)),
         PutBody(0, Block(CHAIN[0], ())), PutCertificate(0, COMMIT), GetChunk(0, 128, 4_000),

@@ -19,7 +19,7 @@ from edgora.wire.pbft import (
     ViewChange,
     WalAccepted,
 )  # fmt: skip
-from unit.ledger.harness import KEYS, START, Cluster, Solo, sent
+from unit.ledger.harness import KEYS, START, Cluster, Solo, sent, standing
 
 
 def test_mistake_1_followers_know_what_a_hanging_primary_does_not_order():
@@ -45,8 +45,8 @@ def test_mistake_2_a_block_that_comes_by_sync_and_by_votes_is_delivered_once():
     for header in headers:
         solo.recv(0, solo.forge.pre_prepare(0, header))
         solo.recv(2, solo.forge.prepare(2, 0, header))
-    solo.recv(2, Status(0, 0, True, 2, 2, headers[1].hash, 0, 0, 1))
-    solo.recv(3, Status(0, 0, True, 2, 2, headers[1].hash, 0, 0, 1))
+    solo.recv(2, standing(height=2))
+    solo.recv(3, standing(height=2))
     asked = [m for log in [*solo.log, solo.fire("fetch")] for m in sent(log, GetBlocks)]
     assert [m.first for m in asked] == [1]
     certificate = solo.forge.certificate(Phase.COMMIT, 0, headers[1])

@@ -242,7 +242,7 @@ def test_section_4_3_a_checkpoint_with_a_quorum_is_stable_and_lets_the_log_go(n)
 def test_section_4_4_a_backup_whose_timer_expires_stops_voting_and_multicasts_view_change():
     solo = Solo(1)
     solo.submit(solo.tx(0, b"a=1"))
-    effects = solo.fire("progress")
+    effects = solo.gives_up("progress")
     [change] = sent(effects, ViewChange)
     assert change.body.new_view == 1
     assert persisted(effects, WalView)
@@ -255,7 +255,7 @@ def test_section_4_4_the_view_change_carries_the_prepared_certificate():
     header = solo.forge.header()
     solo.recv(0, solo.forge.pre_prepare(0, header))
     solo.recv(1, solo.forge.prepare(1, 0, header))
-    [change] = sent(solo.fire("progress"), ViewChange)
+    [change] = sent(solo.gives_up("progress"), ViewChange)
     assert (change.body.tip_view, change.body.tip_height, change.body.tip_hash) == (0, 1, header.hash)
     assert change.headers == (header,)
     assert check_certificate(change.tip, [k.address for k in KEYS[:4]], DOMAIN) is None
@@ -318,19 +318,19 @@ def test_section_4_5_1_the_timer_doubles_from_view_to_view():
     solo = Solo(6, n=7, timeout_ms=1_000)
     solo.submit(solo.tx(0, b"a=1"))
     waits = []
-    solo.fire("progress")
+    solo.gives_up("progress")
     for view in range(1, 6):
         for signer in range(5):
             solo.recv(signer, solo.forge.view_change(signer, view))
         waits.append(solo.status.timers["view"] - solo.world.now)
-        solo.fire("view")
+        solo.gives_up("view")
     assert waits == [2_000, 4_000, 8_000, 16_000, 16_000]
 
 
 def test_section_4_5_1_the_timer_waits_for_a_quorum_of_view_changes():
     solo = Solo(3)
     solo.submit(solo.tx(0, b"a=1"))
-    solo.fire("progress")
+    solo.gives_up("progress")
     assert "view" not in solo.status.timers
     solo.recv(0, solo.forge.view_change(0, 1))
     assert "view" not in solo.status.timers

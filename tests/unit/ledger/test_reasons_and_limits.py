@@ -25,11 +25,10 @@ from edgora.wire.pbft import (
     PrePrepare,
     PutBlocks,
     PutCertificate,
-    Status,
     TxGossip,
     ViewChange,
 )  # fmt: skip
-from unit.ledger.harness import CLIENTS, DOMAIN, KEYS, START, Cluster, Registers, Solo, sent
+from unit.ledger.harness import CLIENTS, DOMAIN, KEYS, START, Cluster, Registers, Solo, sent, standing
 
 VALIDATORS = [key.address for key in KEYS[:4]]
 
@@ -56,7 +55,7 @@ def test_why_a_block_waits_is_told_phase_by_phase_with_who_is_silent():
     note()
     solo.recv(0, solo.forge.commit(0, 0, header))
     note()
-    solo.fire("progress")
+    solo.gives_up("progress")
     note()
     solo.recv(0, solo.forge.view_change(0, 1))
     assert solo.status.left_because == "no commit although something is due"
@@ -107,7 +106,7 @@ def test_signature_work_under_way_is_a_reason():
 
 def test_peers_are_shown_with_the_age_of_what_we_know():
     solo = Solo(1)
-    solo.recv(3, Status(0, 2, False, 0, 0, bytes(32), 0, 0, 5))
+    solo.recv(3, standing(view=2, active=False))
     solo.world.now += 250
     [peer] = solo.status.peers
     assert (peer.index, peer.view, peer.active, peer.age_ms) == (3, 2, False, 250)
@@ -157,7 +156,7 @@ def test_a_peer_behind_is_repaired_at_most_once_an_interval():
     solo = Solo(1)
     header = solo.forge.header()
     solo.recv(0, solo.forge.pre_prepare(0, header))
-    behind = Status(0, 0, True, 0, 0, bytes(32), 0, 0, 5)
+    behind = standing()
     assert not sent(solo.recv(3, behind), Prepare)  # it is on its way
     assert len(sent(solo.recv(3, behind, at=900), Prepare)) == 1
     assert not sent(solo.recv(3, behind, at=901), Prepare)

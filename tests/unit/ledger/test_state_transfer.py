@@ -19,15 +19,14 @@ from edgora.wire.pbft import (
     PutCertificate,
     PutChunk,
     SnapshotOffer,
-    Status,
     WalCommit,
     WalStable,
 )  # fmt: skip
-from unit.ledger.harness import KEYS, Cluster, Disk, Solo, persisted
+from unit.ledger.harness import KEYS, Cluster, Disk, Solo, persisted, standing
 
 
 def claim(solo, peer, height, **changes):
-    status = Status(0, 0, True, height, height, bytes(32), 0, 0, peer)
+    status = standing(height=height, nonce=peer)
     return solo.recv(peer, msgspec.structs.replace(status, **changes))
 
 

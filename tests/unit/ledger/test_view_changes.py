@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from edgora.ledger.views import base_of
-from edgora.wire.ledger import Block, Phase
+from edgora.wire.ledger import Block, Phase, faulty
 from edgora.wire.pbft import (
     Commit,
     Evidence,
@@ -18,7 +18,7 @@ from edgora.wire.pbft import (
     ViewChange,
     WalNewView,
 )  # fmt: skip
-from unit.ledger.harness import KEYS, START, Cluster, Solo, persisted, sent
+from unit.ledger.harness import KEYS, START, Cluster, Solo, persisted, sent, standing
 
 # ---- what a VIEW_CHANGE must be --------------------------------------------------------------------------------------
 
@@ -269,11 +269,91 @@ def test_a_base_that_is_committed_here_needs_no_vote_and_its_certificate_is_shar
 # ---- leaving ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_replica_cut_off_alone_asks_votes_on_when_it_is_back_and_has_left_no_view():
+    """A VIEW_CHANGE is a promise for ever: sent alone, it would keep its sender from voting until others leave too."""
+    cluster = Cluster(4)
+    cluster.order_all(2)
+    cluster.lose = lambda src, dest, _message: 3 in (src, dest)
+    cluster.run(30_000)
+    assert (cluster.nodes[3].status().view, cluster.nodes[3].status().active) == (0, True)
+    cluster.lose = lambda *_: False
+    cluster.run(2_000)
+    cluster.crash(2)  # from here on each of the three is needed
+    cluster.order_all(3)
+    assert {node.status().view for node in cluster.nodes.values()} == {0}
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_f_plus_1_that_suspect_the_primary_leave_and_one_fewer_does_not(n):
+    solo = Solo(2, n)
+    others = [i for i in range(n) if i not in (0, 2)][: faulty(n)]
+    for peer in others[:-1]:
+        solo.recv(peer, standing(suspects=True))
+    effects = solo.fire("heartbeat")
+    assert [message.suspects for message in sent(effects, Status)] == [True]
+    assert not sent(effects, ViewChange)
+    solo.recv(others[-1], standing(view=1, suspects=True))  # of another view: it counts for nothing here
+    assert solo.status.active
+    effects = solo.recv(others[-1], standing(suspects=True))
+    assert [change.body.new_view for change in sent(effects, ViewChange)] == [1]
+    assert solo.status.left_because == "the primary is silent"
+
+
+def test_who_has_left_counts_among_those_who_suspect():
+    solo = Solo(2)
+    assert not sent(solo.fire("heartbeat"), ViewChange)
+    assert sent(solo.recv(3, solo.forge.view_change(3, 9)), ViewChange)[0].body.new_view == 1
+
+
+def test_who_has_just_suspected_follows_a_peer_that_left_on_its_word_and_later_no_more():
+    for after, follows in ((1_500, True), (3_500, False)):
+        solo = Solo(2)
+        solo.fire("heartbeat")
+        ended = solo.world.now - START
+        solo.recv(0, standing())
+        for later in range(500, after, 500):  # the primary goes on speaking
+            solo.recv(0, standing(), at=ended + later)
+        left = sent(solo.recv(3, solo.forge.view_change(3, 1), at=ended + after), ViewChange)
+        assert [change.body.new_view for change in left] == [1] * follows
+
+
+def test_a_new_view_that_does_not_come_is_given_up_with_f_others():
+    solo = Solo(3)
+    solo.recv(0, solo.forge.view_change(0, 1))
+    solo.recv(2, solo.forge.view_change(2, 1))
+    while solo.status.timers["status"] < solo.status.timers["view"]:
+        assert not any(message.suspects for message in sent(solo.fire("status"), Status))
+    assert [message.suspects for message in sent(solo.fire("view"), Status)] == [True]
+    assert solo.status.view == 1
+    [change] = sent(solo.recv(2, standing(view=1, active=False, suspects=True)), ViewChange)
+    assert change.body.new_view == 2
+
+
+def test_the_primary_s_voice_ends_the_suspicion_and_all_are_told():
+    solo = Solo(2)
+    solo.fire("heartbeat")
+    effects = solo.recv(0, standing())
+    assert [message.suspects for message in sent(effects, Status)] == [False]
+    assert not sent(solo.recv(3, standing(suspects=True)), ViewChange)
+    assert sent(solo.fire("heartbeat"), ViewChange)
+
+
+def test_a_commit_ends_the_suspicion_that_nothing_is_ordered():
+    solo = Solo(2)
+    [header] = solo.forge.chain(1)
+    solo.recv(0, solo.forge.pre_prepare(0, header))
+    solo.fire("progress")
+    assert "progress" not in solo.status.timers
+    effects = solo.recv(3, PutCertificate(0, solo.forge.certificate(Phase.COMMIT, 0, header)))
+    assert [message.suspects for message in sent(effects, Status)] == [False]
+    assert not sent(solo.recv(3, standing(suspects=True)), ViewChange)
+
+
 def test_a_replica_never_votes_in_a_view_that_it_left():
     solo = Solo(2)
     chain = solo.forge.chain(2)
     solo.recv(0, solo.forge.pre_prepare(0, chain[0]))
-    solo.fire("heartbeat")
+    solo.gives_up("heartbeat")
     assert solo.status.view == 1
     late = [solo.recv(1, solo.forge.prepare(1, 0, chain[0])), solo.recv(3, solo.forge.prepare(3, 0, chain[0]))]
     late.append(solo.recv(0, solo.forge.pre_prepare(0, chain[1])))
@@ -284,7 +364,7 @@ def test_a_replica_that_left_alone_still_sees_commits_of_the_view_it_left():
     solo = Solo(2)
     [header] = solo.forge.chain(1)
     solo.recv(0, solo.forge.pre_prepare(0, header))
-    solo.fire("heartbeat")
+    solo.gives_up("heartbeat")
     for signer in (0, 1, 3):
         effects = solo.recv(signer, solo.forge.commit(signer, 0, header))
     assert [e.block.header for e in effects.executed] == [header]
@@ -292,7 +372,7 @@ def test_a_replica_that_left_alone_still_sees_commits_of_the_view_it_left():
 
 def test_view_changes_are_repeated_every_second_byte_for_byte():
     solo = Solo(2)
-    first = sent(solo.fire("heartbeat"), ViewChange)
+    first = sent(solo.gives_up("heartbeat"), ViewChange)
     assert sent(solo.fire("resend"), ViewChange) == first
     assert solo.world.now >= START + 2_000
 
@@ -301,9 +381,9 @@ def test_a_peer_in_an_older_view_is_sent_what_we_entered_ours_with():
     solo = Solo(2)
     message = solo.forge.new_view(1, [solo.forge.view_change(i, 1) for i in (0, 1, 3)])
     solo.recv(1, message)
-    effects = solo.recv(3, Status(0, 0, True, 0, 0, bytes(32), 0, 0, 5), at=900)
+    effects = solo.recv(3, standing(), at=900)
     assert [(s.dest, s.message) for s in effects.send if isinstance(s.message, NewView)] == [(3, message)]
-    assert not sent(solo.recv(3, Status(0, 0, True, 0, 0, bytes(32), 0, 0, 5)), NewView)  # at most once an interval
+    assert not sent(solo.recv(3, standing()), NewView)  # at most once an interval
     assert sent(solo.recv(0, solo.forge.view_change(0, 1)), NewView)
 
 
@@ -350,9 +430,9 @@ def test_evidence_that_proves_nothing_costs_its_sender():
 def test_a_pause_re_arms_timers_instead_of_firing_them():
     solo = Solo(2)
     solo.submit(solo.tx(0, b"a=1"))
+    solo.recv(3, standing(suspects=True))
     solo.world.now += 60_000  # SIGSTOP, or a laptop lid
-    effects = solo.fire("progress")
-    assert not sent(effects, ViewChange)
+    assert not sent(solo.fire("progress"), ViewChange)
     assert solo.status.timers["progress"] == solo.world.now + 1_000
     assert sent(solo.fire("progress"), ViewChange)
 
@@ -361,11 +441,11 @@ def test_a_clock_that_is_set_back_delays_no_timer():
     solo = Solo(2)
     solo.submit(solo.tx(0, b"a=1"))
     solo.world.now += 400
-    solo.recv(3, Status(0, 0, True, 0, 0, bytes(32), 0, 0, 5))
+    solo.recv(3, standing())
     solo.world.now -= 3_600_000
-    solo.recv(3, Status(0, 0, True, 0, 0, bytes(32), 0, 0, 5))
+    solo.recv(3, standing())
     assert solo.status.timers["progress"] == solo.world.now + 600
-    assert sent(solo.fire("progress"), ViewChange)
+    assert sent(solo.gives_up("progress"), ViewChange)
 
 
 def test_the_inclusion_timer_notices_a_censored_transaction():

@@ -331,7 +331,9 @@ class Byzantine:
         """Claim to be far ahead, so that others sync from us."""
         rng = self._rng
         ahead = height + rng.choice((1, 100, 2**40))
-        status = Status(epoch, view, True, ahead, ahead, rng.randbytes(32), ahead // 2, 0, rng.getrandbits(60))
+        status = Status(
+            epoch, view, True, ahead, ahead, rng.randbytes(32), ahead // 2, 0, rng.getrandbits(60), suspects=True
+        )
         return self._post(status, [rng.choice(self._others)])
 
     # ---- noise -------------------------------------------------------------------------------------------------------------
@@ -347,7 +349,7 @@ class Byzantine:
         return [
             *self._post(view_change, self._others),
             *self._post(kind(epoch, view, height + 1, vote.block_hash, self._sign(vote)), self._others),
-            *self._post(Status(epoch, view, True, height, height, zero, 0, 0, 1), self._others),
+            *self._post(Status(epoch, view, True, height, height, zero, 0, 0, 1, suspects=True), self._others),
             *self._post(NewView(epoch, view, (view_change,), self._sign(inner)), self._others),
         ]
 

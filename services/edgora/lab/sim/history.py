@@ -31,7 +31,7 @@ class Operation:
         self.answered_ms: int | None = None
         self.receipt: Receipt | None = None
         self.given_up = False
-        """Expired without an answer and signed anew."""
+        """Without an answer for good: expired and signed anew, or its place was taken by an earlier signature."""
 
 
 def check_history(operations: Iterable[Operation], chain: Mapping[bytes, Receipt]) -> None:

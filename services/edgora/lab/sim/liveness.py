@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgora.lab.sim.host import Host
     from edgora.lab.sim.world import World
 
-__all__ = ["check_caps", "check_drained", "check_message_count", "check_progress", "check_takeover"]
+__all__ = ["check_caps", "check_drained", "check_message_count", "check_progress", "check_takeover", "check_together"]
 
 NEW_BLOCKS = 5
 PATIENCE = 20
@@ -35,6 +35,21 @@ def check_progress(world: "World") -> None:
     deadline = world.now + PATIENCE * patience
     if not world.run_until(deadline, lambda: all(host.height >= goal for host in world.live)):
         raise Violation("P5", f"height {goal} is not reached everywhere {PATIENCE} x {patience} ms after healing")
+
+
+def check_together(world: "World") -> None:
+    """P5: every live machine votes, in one active view, unless a liar talked one into leaving it."""
+    if world.options.byzantine is not None:
+        return
+    deadline = world.now + PATIENCE * _patience(world)
+    if not world.run_until(deadline, lambda: len(_views(world)) == 1):
+        raise Violation("P5", f"views {sorted(_views(world))} side by side {PATIENCE} T after healing; one is left out")
+
+
+def _views(world: "World") -> set[tuple[int, bool]]:
+    """(view, active) of the live machines."""
+    found = (host.replica.status(host.local_ms()) for host in world.live if host.replica is not None)
+    return {(status.view, status.active) for status in found}
 
 
 def check_takeover(world: "World") -> None:

@@ -219,8 +219,12 @@ class CounterLoad:
         for operation in list(self._waiting.values()):
             if world.now - operation.sent_ms < RETRY_MS:
                 continue
-            dead = world.height > operation.tx.tx.valid_until
-            if dead and operation.hash not in world.reference.first_receipt:
+            tx, placed = operation.tx.tx, operation.hash in world.reference.first_receipt
+            if not placed and tx.seq < world.reference.due(tx):
+                # The same order under an earlier signature: ordered too early once, it was pooled again and ran.
+                operation.given_up = True
+                self._forget(operation)
+            elif not placed and world.height > tx.valid_until:
                 self._anew(operation)
             elif operation.honest:
                 self._send(operation)

@@ -101,6 +101,10 @@ class Reference:
         for receipt in receipts:
             self.first_receipt.setdefault(receipt.tx_hash, receipt)
 
+    def due(self, tx: Tx) -> int:
+        """The sequence number that the transaction's lane runs next."""
+        return self._next.get(tx.sender, {}).get(tx.lane, 0)
+
     def check_root(self) -> None:
         """The reported root of the highest block, worked out from scratch: thousands of hashes, so now and then only."""
         if state_root_of(self._state) != self.roots[-1]:

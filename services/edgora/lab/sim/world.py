@@ -25,7 +25,14 @@ from edgora.lab.sim.byzantine import Byzantine
 from edgora.lab.sim.conduct import Conduct
 from edgora.lab.sim.history import check_history
 from edgora.lab.sim.host import Clock, Host
-from edgora.lab.sim.liveness import check_caps, check_drained, check_message_count, check_progress, check_takeover
+from edgora.lab.sim.liveness import (
+    check_caps,
+    check_drained,
+    check_message_count,
+    check_progress,
+    check_takeover,
+    check_together,
+)
 from edgora.lab.sim.load import VALID_BLOCKS, CounterLoad, Load
 from edgora.lab.sim.misfortunes import Misfortunes
 from edgora.lab.sim.network import Network
@@ -249,6 +256,7 @@ class World:
         check_progress(self)
         if self._calm:
             check_message_count(self)
+        check_together(self)
         check_takeover(self)
         check_drained(self)
         self.check_end()
