@@ -149,9 +149,15 @@ MUTANTS = (
                 "    view.view, view.active, view.own_change, view.left_because = new_view, False, change, why\n"
                 "    view.changes[core.me] = change\n    _forget_view(core)\n",
                 "    view.own_change, view.left_because = change, why\n    view.changes[core.me] = change\n"
-                # Its timers start again as well, else it would ask without end at one instant.
+                # Its timers start again as well, and it asks once, else it would ask without end at one instant.
                 "    core.timers.progress_since = core.timers.heartbeat_ms = core.timers.rearmed_ms = core.now\n"
                 "    core.timers.overdue.clear()\n",
+            ),
+            Edit(L + "views", "    if why and ", "    if why and view.own_change is None and "),
+            Edit(
+                L + "views",
+                "    if len(above) > core.f:\n",
+                "    if len(above) > core.f and view.own_change is None:\n",
             ),
         ),
         "seed",

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from edgora.lab.sim.conduct import Conduct
+from edgora.lab.sim.conduct import Conduct, Frontier
 from edgora.lab.sim.disk import Disk
 from edgora.lab.sim.history import Operation, check_history
 from edgora.lab.sim.host import Clock
@@ -101,8 +101,11 @@ def test_compaction_drops_older_segments_only_once_durable():
 # ---- conduct ---------------------------------------------------------------------------------------------------------
 
 
-def conduct(*records):
-    book = Conduct(0)
+def conduct(*records, asked=0):
+    """asked: the highest view that correct replicas have asked for."""
+    frontier = Frontier()
+    frontier.view = asked
+    book = Conduct(0, frontier)
     for record in records:
         book.durable(record)
     return book
@@ -143,12 +146,20 @@ def test_a_view_change_must_not_forget_a_commit_vote():
 
 def test_a_view_that_was_left_gets_no_new_vote():
     left = view_change(2, 0, 0)
-    book = conduct(accepted(1, 1, ZERO), accepted(1, 2, ZERO), WalView(0, left), WalNewView(0, NewView(0, 1, (), SIG)))
+    entered = WalNewView(0, NewView(0, 1, (), SIG))
+    book = conduct(accepted(1, 1, ZERO), accepted(1, 2, ZERO), WalView(0, left), entered, asked=1)
     book.sends(Prepare(0, 1, 1, ZERO, SIG))
     book.sends(left)
     book.sends(Prepare(0, 1, 1, ZERO, SIG))  # the same octets again are no new vote
     with pytest.raises(Violation, match="left for view 2"):
         book.sends(Prepare(0, 1, 2, ZERO, SIG))
+
+
+def test_nobody_asks_for_a_view_that_only_a_liar_can_have_named():
+    change = view_change(3, 0, 0)
+    conduct(WalView(0, change), asked=2).sends(change)
+    with pytest.raises(Violation, match="leaves for 3, no correct one had asked for more than 1"):
+        conduct(WalView(0, change), asked=1).sends(change)
 
 
 # ---- histories -------------------------------------------------------------------------------------------------------

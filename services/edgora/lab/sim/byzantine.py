@@ -66,7 +66,9 @@ class Byzantine:
         index: int,
         behaviours: tuple[str, ...],
         timeout_ms: int,
+        genesis: bytes,
     ) -> None:
+        """genesis: the hash of its header."""
         self._rng = random.Random(f"byzantine:{seed}")
         self._signer = signer
         self._domain = domain
@@ -75,6 +77,7 @@ class Byzantine:
         self._others = [i for i in range(n) if i != index]
         self._does = frozenset(behaviours)
         self._timeout_ms = timeout_ms
+        self._genesis = genesis
         self._favourite = seed % 9
         self._lies: dict[tuple[int, int], Header] = {}
         """(view, height) -> the second header that we proposed there."""
@@ -341,7 +344,7 @@ class Byzantine:
     def _huge_views(self, epoch: int, height: int) -> list[Letter]:
         rng = self._rng
         view, zero = rng.choice(_HUGE), bytes(32)
-        body = ViewChangeBody(epoch, view, 0, 0, zero, 0, 0, zero)
+        body = ViewChangeBody(epoch, view, 0, 0, self._genesis, 0, 0, zero)
         view_change = ViewChange(epoch, self._index, body, None, None, (), self._sign(body))
         vote = Vote(rng.choice((Phase.PREPARE, Phase.COMMIT)), epoch, view, height + 1, rng.randbytes(32))
         kind = Prepare if vote.phase == Phase.PREPARE else Commit

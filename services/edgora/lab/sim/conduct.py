@@ -6,7 +6,8 @@ before it leaves:
 - persist before send: the record that a message stands for is on the disk's durable part;
 - no offence: one hash per (phase, view, height), no vote in a view that was left, no VIEW_CHANGE that forgets a tip or
   a commit, no second checkpoint at a height;
-- nothing durable is forgotten: a VIEW_CHANGE never names less than what was voted for before.
+- nothing durable is forgotten: a VIEW_CHANGE never names less than what was voted for before;
+- nobody is led astray: no correct replica asks for a view more than one above all that correct ones asked for before.
 """
 
 from edgora.lab.sim.violation import Violation
@@ -27,7 +28,7 @@ from edgora.wire.pbft import (
     WalView,
 )
 
-__all__ = ["Conduct"]
+__all__ = ["Conduct", "Frontier"]
 
 Fact = tuple[object, ...]
 
@@ -49,11 +50,19 @@ def _facts(record: WalRecord) -> list[Fact]:
             return []
 
 
+class Frontier:
+    """The highest view that any correct replica has asked for; one for all their books."""
+
+    def __init__(self) -> None:
+        self.view = 0
+
+
 class Conduct:
     """The book on one identity that claims to be correct."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, frontier: Frontier) -> None:
         self.index = index
+        self._frontier = frontier
         self._durable: set[Fact] = set()
         self._votes: dict[tuple[int, int, int], bytes] = {}
         self._left = 0
@@ -108,6 +117,10 @@ class Conduct:
         body = message.body
         self._need("P4", ("left", body.new_view), f"VIEW_CHANGE to {body.new_view}")
         self._left = max(self._left, body.new_view)
+        if body.new_view > self._frontier.view + 1:
+            asked = f"no correct one had asked for more than {self._frontier.view}"
+            raise Violation("P5", f"replica {self.index} leaves for {body.new_view}, {asked}")
+        self._frontier.view = max(self._frontier.view, body.new_view)
         best = max((body.tip_view, body.tip_height), (body.commit_view, body.commit_height))
         forgotten = [
             (view, height)

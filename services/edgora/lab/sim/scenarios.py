@@ -264,6 +264,8 @@ class ScenarioWorld(World):
                 if message.view not in self._stage_since and message.view < len(self.scenario.stages):
                     self._enter(message.view)
                 return bool(self._stage(message.view).new_view_to >> receiver.index & 1) or self._overdue()
+            case Status(suspects=True):
+                return True  # a view that has fallen silent is left
             case _:
                 return current.sync
 

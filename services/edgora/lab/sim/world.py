@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from edgora.lab.sim.agreement import Agreement
 from edgora.lab.sim.byzantine import Byzantine
-from edgora.lab.sim.conduct import Conduct
+from edgora.lab.sim.conduct import Conduct, Frontier
 from edgora.lab.sim.history import check_history
 from edgora.lab.sim.host import Clock, Host
 from edgora.lab.sim.liveness import (
@@ -100,6 +100,7 @@ class World:
         self.load = load or self._counter_load()
         signers = self.load.validators or [self.registry.key(f"validator {i}") for i in range(options.n)]
         self._signers = signers
+        self._frontier = Frontier()
         self.validators = tuple(bytes(s.address) for s in signers)
         genesis = genesis_header(GENESIS_ID, EPOCH_MS - 10_000)
         self.reference = Reference(
@@ -111,7 +112,7 @@ class World:
         if options.byzantine is not None:
             byzantine = Byzantine(
                 options.seed, signers[options.byzantine], self.domain, options.n, options.byzantine,
-                options.behaviours, options.timeout_ms,
+                options.behaviours, options.timeout_ms, genesis.hash,
             )  # fmt: skip
         self.params = params = self.parameters()
         self.machines: list[list[Host]] = []
@@ -154,7 +155,7 @@ class World:
             self, name, config, self._signers[config.index], self.registry, self.load.application,
             Clock(skew, drift), sync_ms=options.sync_ms, verify_ms=options.verify_ms,
             segment_octets=(4_096, 64 * 2**20)[options.seed % 2], seed=options.seed,
-            conduct=None if faulty_one else Conduct(config.index),
+            conduct=None if faulty_one else Conduct(config.index, self._frontier),
         )  # fmt: skip
 
     # ---- time ----------------------------------------------------------------------------------------------------------
