@@ -163,6 +163,12 @@ MUTANTS = (
         "seed",
     ),
     Mutant(
+        "leaves_alone",
+        "a replica whose patience is at its end leaves the view although no other suspects the primary",
+        (Edit(L + "views", "    if why and _suspecting(core) >= core.f:\n", "    if why:\n"),),
+        "seed",
+    ),
+    Mutant(
         "join_on_one",
         "one VIEW_CHANGE for a higher view is enough to follow",
         (Edit(L + "views", "    if len(above) > core.f:\n", "    if above:\n"),),
