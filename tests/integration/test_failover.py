@@ -44,7 +44,7 @@ def until(platform: Embedded, holds: Any) -> None:
 
     async def wait() -> None:
         while not await asyncio.to_thread(holds):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # what REST tells of consensus has no event to wait for
 
     try:
         platform.run(asyncio.wait_for(wait(), WAIT_S), WAIT_S + 5)

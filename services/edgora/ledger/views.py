@@ -10,12 +10,12 @@ is exactly that block at its own height. Its uncommitted ancestors are never vot
 Re-proposing them bottom-up would let a prepare certificate (new view, low) outrank (old view, high) and abandon a
 committed block, with no Byzantine replica at all.
 
-Rule 0: nobody leaves alone. Whose patience is at its end says so in its STATUS and goes on voting; of f + 1 such, each
-        leaves, and for a while its word binds it to follow who left on it. VIEW_CHANGE is a promise never to vote in
-        the old view again, so a replica that left alone - cut off for a moment, or slow to find its peers after a
-        restart - would be lost to the consortium until the others have a reason of their own. Nothing is lost by
-        waiting: f or fewer who leave move no one. (The I-HATE-THE-PRIMARY of Zyzzyva, Kotla et al., SOSP 2007; the
-        pre-vote of Raft, Ongaro's thesis, 9.6.)
+Rule 0: on a timeout nobody leaves alone; on proof that the primary lied, at once. Whose patience is at its end says so
+        in its STATUS and goes on voting; of f + 1 such, each leaves, and for a while its word binds it to follow who
+        left on it. VIEW_CHANGE is a promise never to vote in the old view again, so a replica that left alone - cut off
+        for a moment, or slow to find its peers after a restart - would be lost to the consortium until the others have
+        a reason of their own. Nothing is lost by waiting: f or fewer who leave move no one. (The I-HATE-THE-PRIMARY of
+        Zyzzyva, Kotla et al., SOSP 2007; the pre-vote of Raft, Ongaro's thesis, 9.6.)
 Rule 1: one signer's large view number moves nobody; f + 1 signers above us do, to the smallest such view.
 Rule 2: an invalid item spoils itself only: the other view changes count, and a good certificate in it is learnt.
 Rule 3: the new view is durable before VIEW_CHANGE leaves, the NEW_VIEW before the first vote in it.

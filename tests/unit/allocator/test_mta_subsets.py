@@ -61,6 +61,23 @@ def test_the_sets_are_those_that_fit_and_are_good_enough(case, gap: float, most:
         assert listed() == told
 
 
+def test_a_failure_of_the_library_is_told_and_costs_the_proof_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    instance = draw(1, {"n": 12, "m": 30})
+    monkeypatch.setattr(exact, "_NODES", 0)
+    proven = solve("mta", "exact", instance, seed=1)
+    monkeypatch.setattr(exact, "_model", fails)
+    found = solve("mta", "exact", instance, seed=1)
+    assert found.info["status"] == "numerical"
+    assert 0 < found.objective <= proven.objective * (1 + 1e-9)
+    assert found.bound >= proven.objective * (1 - 1e-9)
+    assert "no memory" in caplog.text
+
+
 @pytest.mark.parametrize("seed", [1, 2, 17])
 @pytest.mark.parametrize("kind", ["integer", "real"])
 def test_a_program_of_sets_and_one_of_pairs_prove_the_same(seed: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip

@@ -444,11 +444,15 @@ class Solo:
 
     def gives_up(self, name: str) -> Effects:
         """Let this timer fire where f others suspect the primary already: the replica leaves its view."""
+        while self.status.timers["status"] < self.status.timers[name]:
+            self.fire("status")  # a longer silence would be taken for a pause of the replica
         now = self.status
         others = [i for i in range(self.world.n) if i not in (self.index, now.primary)]
         for peer in others[: faulty(self.world.n)]:
             self.recv(peer, standing(now.view, now.height, suspects=True))
-        return self.fire(name)
+        effects = self.fire(name)
+        assert self.status.view == now.view + 1
+        return effects
 
     def tx(self, *args: object, **changes: object) -> SignedTx:
         return Cluster.tx(self.world, *args, **changes)

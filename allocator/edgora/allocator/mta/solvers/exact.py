@@ -18,6 +18,7 @@ row's greatest, which only ever widens a row by 1e-9; every plan it offers is re
 the bound is never below the best plan's worth. The bound holds to 1e-9 relative.
 """
 
+import logging
 import math
 import threading
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ from edgora.allocator.mta.table import REJECTED, Plan, Table
 from edgora.allocator.search import Found, Search, Status
 
 __all__ = ["Exact"]
+
+_log = logging.getLogger(__name__)
 
 _SCALE_BITS = 10
 """The greatest value of one task lies in [2^9, 2^10)."""
@@ -166,9 +169,10 @@ class _Run:
     def _solve(self, finished: threading.Event) -> None:
         try:
             self._highs()
-        except Exception:
+        except Exception:  # no caller could take it in this thread, and what is known so far still counts
             if not self._abandoned:
                 self.status = "numerical"
+                _log.exception("HiGHS failed; the best plan so far stands, without a proof")
         finally:
             finished.set()
 
