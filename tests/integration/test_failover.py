@@ -91,6 +91,8 @@ def comes_back(shaky: Embedded, keys: Wallet, earlier: Ticket) -> None:
     until(shaky, lambda: shaky.get("/readyz", 3).status_code == 200)
     headers = [shaky.get(f"/v1/blocks/{newest}", node).json()["header"]["hash"] for node in (0, 3)]
     assert headers[0] == headers[1]
+    # It asks the others for their key documents again; that takes as long as its slowest link needs to come up.
+    until(shaky, lambda: all(server["keys"] for server in shaky.get("/v1/servers", 3).json()["items"]))
     with shaky.client(keys, nodes=[shaky.urls[3]]) as ue:
         assert ue.deliver(earlier).code is ResultCode.OK
         assert ue.compute(spin(source=0)).code is ResultCode.OK

@@ -135,13 +135,19 @@ def quote(session: Session, order: Order) -> Flow[Quote]:
 def _source(session: Session, live: Sequence[rest.Server], order: Order) -> Flow[rest.Server]:
     """The order's own source, else the nearby server if it answers at once, else the least busy one that does.
 
+    A node that has just started knows who is live before it has everybody's key document.
     An advert outlives its server by seconds; an upload to one that stands still would hang for minutes.
     """
     reachable = [s for s in live if reach(session, s) is not None]
     if order.source is not None:
+        if all(s.id != order.source for s in live):
+            raise Refused(f"server {order.source} is not live", field="source", fix="leave the choice to the client")
         chosen = [s for s in reachable if s.id == order.source]
         if not chosen:
-            raise Refused(f"server {order.source} is not live or has no key document", field="source")
+            raise Unavailable(
+                f"the node we ask has no key document of server {order.source} yet", field="source",
+                fix="ask again in a few seconds",
+            )  # fmt: skip
         return chosen[0]
     if not reachable:
         raise Unavailable("no live server has published its key document yet", field="source")

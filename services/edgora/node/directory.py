@@ -29,7 +29,6 @@ class Directory:
         self._follower, self._peers = follower, peers
         self._documents: dict[int, ServerMetadata] = {own: document}
         self._positions: dict[int, tuple[int, int] | None] = {own: position_mm}
-        self._asking: dict[int, asyncio.Task[ServerMetadata]] = {}
 
     def get(self, server: int) -> ServerMetadata | None:
         """The document of a server, if we have the certified one."""
@@ -59,12 +58,14 @@ class Directory:
         return document
 
     async def run(self) -> None:
-        """Ask for what is missing, every second until nothing is."""
+        """Ask for what is missing, every second until nothing is: all servers at once, so a silent one delays none."""
         while True:
-            for server in self._follower.market.servers():
-                if self.get(server.id) is None:
-                    try:
-                        await self._ask(server.id)
-                    except EdgoraError as error:
-                        _log.debug("no key document yet", extra={"server": server.id, "detail": error.detail})
+            missing = [server.id for server in self._follower.market.servers() if self.get(server.id) is None]
+            await asyncio.gather(*map(self._try, missing))
             await asyncio.sleep(RETRY_S)
+
+    async def _try(self, server: int) -> None:
+        try:
+            await self._ask(server)
+        except EdgoraError as error:
+            _log.debug("no key document yet", extra={"server": server, "detail": error.detail})
