@@ -4,7 +4,9 @@ Everything is asked for as the page asks for it, over the board's routes; what f
 """
 
 import asyncio
+import contextlib
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ from edgora.client import Wallet
 from edgora.lab.cluster import Cluster
 from edgora.lab.faults import Gate
 from edgora.lab.scenario import load
+from edgora.ports.faults import Act, FaultOrder
 from edgora.wire.market import ResultCode
 from embedded import ECHO, Embedded, own_module, spin
 
@@ -106,6 +109,31 @@ def test_a_killed_node_is_an_outage_for_nobody(breakable: Embedded, keys: Wallet
     act(breakable, 2, "heal")
     assert shown(breakable)[2] == ("up", None)
     until(lambda: breakable.get("/readyz", 2).status_code == 200)
+
+
+def test_a_killed_node_leaves_no_connection_behind_that_came_at_its_end(breakable: Embedded) -> None:
+    """A keep-alive connection accepted in the last moment would have the dead node answer for as long as it is used."""
+    port = int(breakable.urls[2].rpartition(":")[2])
+
+    async def killed_while_they_come() -> list[socket.socket]:
+        assert breakable.cluster.faults is not None
+        killing = asyncio.ensure_future(breakable.cluster.faults.act(FaultOrder(node=2, act=Act.KILL)))
+        await asyncio.sleep(0)
+        # The loop stands still until the web server is due to look whether it shall end: it accepts and ends at once.
+        came = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(5)]
+        time.sleep(0.2)
+        await killing
+        return came
+
+    opened = breakable.run(killed_while_they_come())
+    assert shown(breakable)[2] == ("killed", None)
+    for connection in opened:
+        with connection:
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n")
+                answer = connection.recv(1)
+            assert answer == b""
 
 
 @pytest.mark.slow

@@ -55,12 +55,23 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "EmbeddedNode"]
 
 
+_GRACE_S = 5
+"""How long a web server that ends lets requests end."""
+
+
 class _Server(uvicorn.Server):
     """uvicorn that leaves signals to whoever runs the loop."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    def break_off(self) -> None:
+        """Connections break, requests end unanswered."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        for task in list(self.server_state.tasks):
+            task.cancel()
 
 
 async def _serve(port: int, config: uvicorn.Config) -> "tuple[_Server, asyncio.Task[None]]":
@@ -76,6 +87,7 @@ async def _serve(port: int, config: uvicorn.Config) -> "tuple[_Server, asyncio.T
             field="ports",
             fix="stop what uses it, or give another port",
         ) from None
+    config.timeout_graceful_shutdown = _GRACE_S
     web = _Server(config)
     serving = asyncio.create_task(web.serve(sockets=[listening]))
     while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
@@ -99,10 +111,7 @@ class EmbeddedNode:
     async def kill(self) -> None:
         """Stop without a word: open connections break, requests end unanswered."""
         self._server.force_exit = True
-        for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
-        for task in list(self._server.server_state.tasks):
-            task.cancel()
+        self._server.break_off()
         await self.stop()
 
     async def stop(self) -> None:
@@ -113,6 +122,8 @@ class EmbeddedNode:
         self.api.end_streams()
         self._server.should_exit = True
         await self._serving
+        # uvicorn tells no connection of the end that it accepted while it ended: kept alive, it would be served on.
+        self._server.break_off()
         await self.api.stop()
         await self.consensus.stop()
 
