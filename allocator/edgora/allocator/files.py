@@ -9,7 +9,9 @@ of the models' formulas can overflow or vanish, so no solver has to guard agains
 """
 
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -18,7 +20,9 @@ from numpy.typing import NDArray
 
 from edgora.wire.errors import Refused
 
-__all__ = ["LARGEST", "SMALLEST", "indices", "number", "numbers", "read_json", "read_settings", "write_json"]
+__all__ = [
+    "LARGEST", "SMALLEST", "indices", "number", "numbers", "read_json", "read_settings", "write_json", "written_later",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -54,6 +58,22 @@ def read_settings(settings: Mapping[str, object], kind: type[T], what: str) -> T
 def write_json(value: object) -> bytes:
     """The value as one line of JSON with a line end; floats read back to the same doubles."""
     return msgspec.json.encode(value) + b"\n"
+
+
+def written_later(path: Path, field: str) -> Path:
+    """The path of a file that long work will write. Raises Refused before the work if nothing can be written there."""
+    try:
+        if path.is_file() or path.is_dir():
+            with path.open("ab"):
+                return path
+        if not path.exists():
+            with tempfile.TemporaryFile(dir=path.parent):
+                return path
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"{field} {path} cannot be written: {error}", field=field, fix="name a file in a folder that is there"
+        ) from None
+    return path
 
 
 def number(name: str, value: float, low: float, high: float) -> float:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgora.allocator.files import written_later
 from edgora.allocator.learn.problem import Evaluation, Learning, Note, silent
 from edgora.allocator.search import Found, Search
 from edgora.wire.errors import EdgoraError, NotFound, Refused
@@ -240,6 +241,8 @@ def evaluate(
 ) -> Evaluation:
     """Play a policy, named as a file, a solver or `module:object`, on one environment for each seed."""
     room = learning(problem_name)
+    if trace is not None:
+        written_later(trace, "--trace")
     chosen = _imported(name) if ":" in name and not Path(name).exists() else name
     return room.evaluate(chosen, seeds, settings or {}, trace, note)
 

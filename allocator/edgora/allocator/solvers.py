@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgora.allocator.files import read_settings
+from edgora.allocator.files import read_settings, written_later
 from edgora.wire.errors import NotFound, Refused
 
 __all__ = ["Traced", "answered", "solver_of", "traced_of"]
@@ -57,7 +57,7 @@ def traced_of(
     solver = solver_of(problem, solvers, name, options)
     if not (path is None or isinstance(path, str)):
         raise Refused(f"trace is {path!r}: must be a file's path", field="trace")
-    return Traced(solver, None if path is None else Path(path))
+    return Traced(solver, None if path is None else written_later(Path(path), "--trace"))
 
 
 def answered(answer: object) -> tuple[Any, float | None]:

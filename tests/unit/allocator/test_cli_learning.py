@@ -97,6 +97,10 @@ def test_the_pages_policy_runs_as_the_page_says(tmp_path: Path, monkeypatch: pyt
         (("evaluate", "baas", "--policy", "exact", "--seeds", "0..9999999"), 2, "--seeds"),
         (("evaluate", "baas", "--policy", "exact", "--seeds", "1", "--set", "k_T=x"), 2, "k_T"),
         (("evaluate", "baas", "--policy", "exact", "--seeds", "1", "--set", "slots=2", "--trace", "{dir}/no/t.npz"), 2, "--trace"),
+        # Before any work: before the policy is imported, before the instance is read.
+        (("evaluate", "privacy", "--policy", "no.such:thing", "--seeds", "1", "--trace", "{dir}/no/t.npz"), 2, "--trace"),
+        (("evaluate", "privacy", "--policy", "no.such:thing", "--seeds", "1", "--trace", "{dir}"), 2, "--trace"),
+        (("solve", "baas", "--solver", "exact", "--instance", "{dir}/no", "--out", "{dir}/o", "--trace", "{dir}/no/t.npz"), 2, "--trace"),
         (("evaluate", "baas", "--policy", "exact"), 2, "--seeds"),
     ],
     ids=lambda value: " ".join(value[:6]) if isinstance(value, tuple) else "",
