@@ -20,7 +20,7 @@ from edgora.node.driver import Driver
 from edgora.wire.application import Applied
 from edgora.wire.codec import decode
 from edgora.wire.errors import Broken, Conflict, Refused, Unavailable
-from edgora.wire.ledger import BlockContext, OrderedTx, SignedTx
+from edgora.wire.ledger import BlockContext, Certificate, OrderedTx, SignedTx
 from edgora.wire.pbft import encode_message
 
 LIMIT_S = 40
@@ -72,7 +72,14 @@ class Cluster:
         """Wait until a node has a link to every other one: a quorum may have decided before the slowest was up."""
         async with asyncio.timeout(LIMIT_S):
             while not all(v.connected for v in (await self.nodes[index].consensus.status()).voters):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # links come up without an event
+
+    async def certified(self, index: int) -> Certificate:
+        """The first commit certificate that a node stores: a block may be stored before a later one's covers it."""
+        async with asyncio.timeout(LIMIT_S):
+            while (found := self.nodes[index].store.certificate_from(1)) is None:
+                await asyncio.sleep(0.01)  # no event tells of a certificate alone
+        return found[1]
 
     async def send(self, index: int, tx: SignedTx, tx_hash: bytes) -> None:
         async with asyncio.timeout(LIMIT_S):
@@ -81,7 +88,7 @@ class Cluster:
                 if admission.admitted:
                     return
                 assert admission.reason == "POOL_FULL", admission
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # as a client does that was told POOL_FULL
 
     def agree(self, *indices: int) -> None:
         """P1: equal headers and roots wherever two nodes store the same height."""
@@ -119,9 +126,8 @@ async def test_four_nodes_commit_and_agree(cluster: Cluster) -> None:
     block = cluster.nodes[0].store.block(last[0])
     assert block is not None
     assert block.receipts[last[1]].output[-8:] == (60).to_bytes(8, "big")
-    certified = cluster.nodes[3].store.certificate_from(1)
-    assert certified is not None
-    assert check_certificate(certified[1], cluster.consortium.genesis.addresses, cluster.consortium.domain) is None
+    certificate = await cluster.certified(3)
+    assert check_certificate(certificate, cluster.consortium.genesis.addresses, cluster.consortium.domain) is None
 
 
 async def test_status_says_who_is_there_and_what_is_done(cluster: Cluster) -> None:
@@ -542,9 +548,7 @@ async def test_an_observer_follows_and_does_not_vote(embedded: Cluster) -> None:
         await embedded.stored(index, tx_hash)
     embedded.agree(0, 1, 2, 3)
     for index in range(4):
-        certified = embedded.nodes[index].store.certificate_from(1)
-        assert certified is not None
-        assert certified[1].signers() == [0, 1, 2]
+        assert (await embedded.certified(index)).signers() == [0, 1, 2]
 
 
 async def test_the_store_of_a_running_node_can_be_read_from_outside(embedded: Cluster) -> None:

@@ -141,7 +141,10 @@ def _source(session: Session, live: Sequence[rest.Server], order: Order) -> Flow
     reachable = [s for s in live if reach(session, s) is not None]
     if order.source is not None:
         if all(s.id != order.source for s in live):
-            raise Refused(f"server {order.source} is not live", field="source", fix="leave the choice to the client")
+            raise Refused(
+                f"server {order.source} is not live or has no capacity", field="source",
+                fix="leave the choice to the client",
+            )  # fmt: skip
         chosen = [s for s in reachable if s.id == order.source]
         if not chosen:
             raise Unavailable(

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import uvicorn
 
@@ -50,7 +50,7 @@ from edgora.telemetry.tracing import client_span, from_environment, open_tracing
 from edgora.wire.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
-    from edgora.lab.faults import EmbeddedFaults
+    from edgora.lab.faults import App, EmbeddedFaults
 
 __all__ = ["Cluster", "EmbeddedNode"]
 
@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
             task.cancel()
 
 
-async def _serve(port: int, config: uvicorn.Config) -> "tuple[_Server, asyncio.Task[None]]":
+async def _serve(port: int, app: "App", lifespan: Literal["on", "off"]) -> "tuple[_Server, asyncio.Task[None]]":
     """A web server in this loop, listening on 127.0.0.1. Raises Refused if something else has the port."""
     listening = socket.socket()
     try:
@@ -87,7 +87,10 @@ async def _serve(port: int, config: uvicorn.Config) -> "tuple[_Server, asyncio.T
             field="ports",
             fix="stop what uses it, or give another port",
         ) from None
-    config.timeout_graceful_shutdown = _GRACE_S
+    # log_config None: uvicorn's own would close the handlers of whoever runs us.
+    config = uvicorn.Config(
+        app, log_config=None, log_level="warning", lifespan=lifespan, timeout_graceful_shutdown=_GRACE_S
+    )
     web = _Server(config)
     serving = asyncio.create_task(web.serve(sockets=[listening]))
     while not web.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
@@ -247,9 +250,8 @@ class Cluster:
             await api.start()
             undo.push_async_callback(api.stop)
             port = int(ground.endpoints[index].public_url.rpartition(":")[2])
-            # log_config None: uvicorn's own would close the handlers of whoever runs us.
             app = api.app if self.faults is None else self.faults.gate(index, api.app)
-            web, serving = await _serve(port, uvicorn.Config(app, log_config=None, log_level="warning", lifespan="off"))
+            web, serving = await _serve(port, app, "off")
             undo.pop_all()
         return EmbeddedNode(index, consensus, api, web, serving)
 
@@ -278,7 +280,7 @@ class Cluster:
         settings = BoardSettings(nodes=tuple(self.urls.values()), port=port, scenario=self.scenario.name)
         panel = () if self.faults is None else fault_routes(self.faults)
         board = build_board(settings, BoardNodes(settings), panel)
-        return await _serve(port, uvicorn.Config(board, log_config=None, log_level="warning", lifespan="on"))
+        return await _serve(port, board, "on")
 
     def _sink(self, service: str, instance: str) -> Tracing:
         """Where spans of a part of the platform go that is no node; closed with the cluster."""

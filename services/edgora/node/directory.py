@@ -29,6 +29,8 @@ class Directory:
         self._follower, self._peers = follower, peers
         self._documents: dict[int, ServerMetadata] = {own: document}
         self._positions: dict[int, tuple[int, int] | None] = {own: position_mm}
+        self._asked: set[int] = set()
+        """Servers whose answer `run` waits for."""
 
     def get(self, server: int) -> ServerMetadata | None:
         """The document of a server, if we have the certified one."""
@@ -58,14 +60,19 @@ class Directory:
         return document
 
     async def run(self) -> None:
-        """Ask for what is missing, every second until nothing is: all servers at once, so a silent one delays none."""
-        while True:
-            missing = [server.id for server in self._follower.market.servers() if self.get(server.id) is None]
-            await asyncio.gather(*map(self._try, missing))
-            await asyncio.sleep(RETRY_S)
+        """Ask for what is missing, every second until nothing is; a server that keeps us waiting delays no other."""
+        async with asyncio.TaskGroup() as questions:
+            while True:
+                for server in self._follower.market.servers():
+                    if self.get(server.id) is None and server.id not in self._asked:
+                        self._asked.add(server.id)
+                        questions.create_task(self._try(server.id))
+                await asyncio.sleep(RETRY_S)
 
     async def _try(self, server: int) -> None:
         try:
             await self._ask(server)
         except EdgoraError as error:
             _log.debug("no key document yet", extra={"server": server, "detail": error.detail})
+        finally:
+            self._asked.discard(server)
