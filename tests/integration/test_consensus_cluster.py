@@ -523,7 +523,7 @@ async def test_a_copied_data_directory_does_not_get_to_vote(embedded: Cluster, t
     try:
         async with asyncio.timeout(LIMIT_S):
             while not all("second instance" in view.refused for view in links.links()):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # a refusal is no event either
         assert not any(view.connected for view in links.links())
     finally:
         await twin.stop()

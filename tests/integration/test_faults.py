@@ -83,7 +83,7 @@ def until(holds: Callable[[], Any]) -> Any:
     end = time.monotonic() + WAIT_S
     while not (found := holds()):
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
+        time.sleep(0.2)  # REST has no event for most of what is asked here
     return found
 
 
@@ -118,7 +118,7 @@ def test_a_killed_node_leaves_no_connection_behind_that_came_at_its_end(breakabl
     async def killed_while_they_come() -> list[socket.socket]:
         assert breakable.cluster.faults is not None
         killing = asyncio.ensure_future(breakable.cluster.faults.act(FaultOrder(node=2, act=Act.KILL)))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the kill has begun
         # The loop stands still until the web server is due to look whether it shall end: it accepts and ends at once.
         came = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(5)]
         time.sleep(0.2)

@@ -140,7 +140,7 @@ class Chosen:
             return self._room.foreign(answer, instance)
         except Refused as error:
             raise PolicyError(f"policy {self.name} {error.detail}", field=error.field) from error
-        except Exception as error:
+        except Exception as error:  # a user's code may raise anything
             raise PolicyError(f"policy {self.name} raised {type(error).__name__}: {error}") from error
 
     def _asked(self, user: Policy, instance: Instance, budget_s: float) -> object:
@@ -259,7 +259,7 @@ def _imported(name: str) -> Policy:
         for part in attribute.split("."):
             found = getattr(found, part)
         made = found() if isinstance(found, type) else found
-    except Exception as error:
+    except Exception as error:  # so may a user's module while it is imported
         raise NotFound(f"no policy {name!r}: {type(error).__name__}: {error}", field="solver") from error
     if not callable(getattr(made, "propose", None)):
         raise Refused(f"policy {name} has no method propose(instance, budget_s)", field="solver")

@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_command_goes_on(tmp_path: Path) -> N
         log = out / "log.jsonl"
         deadline = time.monotonic() + 120
         while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.05)  # the file of another process
         running.send_signal(signal.SIGINT)
         stdout, _ = running.communicate(timeout=60)
     assert running.returncode == 0
