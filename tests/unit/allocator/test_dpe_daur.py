@@ -109,6 +109,15 @@ def test_nothing_is_compiled_again():
     assert relaxation(9, 3, 0.0, 1.0, "blocks", False) is lifted
 
 
+def test_nothing_of_the_full_lift_is_compiled_again():
+    lifted = relaxation(5, 2, 0.0, 1.0, "full", False)
+    for seed in range(3):
+        _, steps = run(Daur(lift="full"), draw(seed, {"N": 5}).model)
+        assert max(len(step["solves"]) for step in steps[0::2]) > 2
+    assert lifted.program.compilations == 1
+    assert lifted.penalised.program.compilations == 1
+
+
 def test_both_lifts_are_the_same_relaxation():
     for seed in range(2):
         model = draw(seed, {"N": 8}).model

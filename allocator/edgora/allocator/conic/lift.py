@@ -11,7 +11,8 @@ above (x on the diagonal and in the last column) share it, so the only constrain
 - `full` lifts all users into one matrix of order N + N M + 1, as the papers print it.
 - `blocks` writes one matrix of order M + 2 a user, over (phi_n, x_n., 1). Objective and rows of both papers use only
   entries within these sets, which share nothing but the constant: the pattern is chordal, and any such blocks can be
-  completed to one PSD matrix. It is the same relaxation with the same value, at a small part of the work.
+  completed to one PSD matrix. It is the same relaxation with the same value, at a small part of the work. A penalty on
+  the rank of the full matrix uses all its entries: `bordered` makes small matrices of that, too.
 
 `tight` adds rows that every true point meets: 0 none; 1 phi x >= 0 and x >= 0; 2 also sum_m phi_n x_nm = phi_n and
 low x <= phi x <= high x.
@@ -28,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgora.wire.errors import Refused
 
-__all__ = ["MAX_FULL_ORDER", "Kind", "Lift", "Lifted", "Tight", "affordable"]
+__all__ = ["CONSTANT", "MAX_FULL_ORDER", "Kind", "Lift", "Lifted", "Tight", "affordable"]
 
 cp: Any = cvxpy  # partly typed
 
@@ -39,7 +40,7 @@ Tight = Literal[0, 1, 2]
 MAX_FULL_ORDER = 110
 """Largest order of the full lift that Clarabel is given: beyond, it needs gigabytes and minutes (tcr.md 7.2, dpe.md 6)."""
 
-_CONSTANT = -1
+CONSTANT = -1
 """Place of the entry that is 1."""
 
 
@@ -77,7 +78,7 @@ class Lift:
     ) -> None:
         self.users, self.servers, self.kind, self.tight = users, servers, kind, tight
         self._n, self._nm = users, users * servers
-        self._place, size = _blocks(users, servers) if kind == "blocks" else _full(users, servers)
+        self._place, size = self._laid_out()
         entries = cp.Variable(size, name="lifted")
         self.entries: Any = entries
         self.phi: Any = entries[: self._n]
@@ -87,10 +88,10 @@ class Lift:
         first += self._nm
         self.product: Any = cp.reshape(entries[first : first + self._nm], (users, servers), order="C")
         flat = self._place.ravel()
-        known = np.flatnonzero(flat != _CONSTANT)
+        known = np.flatnonzero(flat != CONSTANT)
         chosen = sp.csr_array((np.ones(len(known)), (known, flat[known])), shape=(len(flat), size))
         self.matrices: Any = cp.reshape(
-            chosen @ entries + (flat == _CONSTANT).astype(np.float64), self._place.shape, order="C"
+            chosen @ entries + (flat == CONSTANT).astype(np.float64), self._place.shape, order="C"
         )
         least, most = (np.broadcast_to(np.asarray(bound, dtype=np.float64), users) for bound in (low, high))
         self.constraints: list[Any] = [
@@ -109,6 +110,10 @@ class Lift:
                 self.product <= cp.multiply(np.outer(most, np.ones(servers)), self.x),
             ]
 
+    def _laid_out(self) -> tuple[NDArray[np.int64], int]:
+        """Where each entry of each matrix stands in the variable, and the variable's size."""
+        return (_blocks if self.kind == "blocks" else _full)(self.users, self.servers)
+
     @property
     def order(self) -> int:
         """Rows of each matrix: M + 2, or N + N M + 1."""
@@ -123,7 +128,7 @@ class Lift:
         found = np.zeros(self.entries.size)
         if matrices is not None:
             place = self._place.ravel()
-            known = place != _CONSTANT
+            known = place != CONSTANT
             found += np.bincount(place[known], weights=matrices.ravel()[known], minlength=len(found))
         first = 2 * self._n
         found[first : first + self._nm] += np.asarray(x, dtype=np.float64).ravel()
@@ -145,7 +150,7 @@ class Lift:
 
 
 def _blocks(users: int, servers: int) -> tuple[NDArray[np.int64], int]:
-    """Where each entry of each user's block stands in the variable, and the variable's size."""
+    """The entries' places for one block a user."""
     n, m, k = users, servers, servers + 2
     place = np.empty((n, k, k), dtype=np.int64)
     user = np.arange(n)
@@ -154,7 +159,7 @@ def _blocks(users: int, servers: int) -> tuple[NDArray[np.int64], int]:
     place[:, 0, -1] = place[:, -1, 0] = user
     place[:, 0, 1:-1] = place[:, 1:-1, 0] = x + n * m
     place[:, 1:-1, -1] = place[:, -1, 1:-1] = x
-    place[:, -1, -1] = _CONSTANT
+    place[:, -1, -1] = CONSTANT
     place[:, np.arange(1, m + 1), np.arange(1, m + 1)] = x
     row, column = np.triu_indices(m, 1)
     cross = 2 * n + 2 * n * m + user[:, None] * len(row) + np.arange(len(row))
@@ -174,7 +179,7 @@ def _full(users: int, servers: int) -> tuple[NDArray[np.int64], int]:
     s[user, -1] = s[-1, user] = user
     s[n + pair, n + pair] = s[n + pair, -1] = s[-1, n + pair] = 2 * n + pair
     s[owner, n + pair] = s[n + pair, owner] = 2 * n + nm + pair
-    s[-1, -1] = _CONSTANT
+    s[-1, -1] = CONSTANT
     row, column = np.nonzero(np.triu(s == np.iinfo(np.int64).min))
     s[row, column] = s[column, row] = 2 * n + 2 * nm + np.arange(len(row))
     return place, 2 * n + 2 * nm + len(row)

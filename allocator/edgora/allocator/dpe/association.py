@@ -13,6 +13,7 @@ The objective is in the unit of DPE, which with the default preference of 1e-6 a
 weight tau_w is given in the same unit.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.conic import rounding
-from edgora.allocator.conic.lift import Kind, Lift, Lifted, affordable
+from edgora.allocator.conic.bordered import Bordered
+from edgora.allocator.conic.lift import Kind, Lift, Lifted, Tight, affordable
 from edgora.allocator.conic.program import Program, Solved, Solver
 from edgora.allocator.conic.rank import Alternated, alternate
 from edgora.allocator.dpe.model import Model
@@ -93,6 +95,8 @@ class Relaxation:
 
     lift: Lift
     program: Program
+    penalised: "Relaxation | None" = None
+    """The program for a rank penalty, where it is another."""
 
     def solve(
         self,
@@ -104,7 +108,9 @@ class Relaxation:
         tolerance: float | None = None,
         time_limit_s: float | None = None,
     ) -> tuple[Solved, Lifted, float]:
-        """Maximise the gains less <weights, S>."""
+        """Maximise the gains less <weights, S>, where there are weights those of a rank penalty."""
+        if self.penalised is not None and weights is not None and weights.any():
+            return self.penalised.solve(gains, used, model, weights, solver, tolerance, time_limit_s)
         e = model.instance
         # The scale keeps small instances above the solvers' absolute tolerances; it changes no answer.
         scale = max(float(np.abs(gains.k).max()), float(np.abs(gains.k0).max())) or 1.0
@@ -123,7 +129,16 @@ class Relaxation:
 @functools.lru_cache(maxsize=32)
 def relaxation(users: int, servers: int, low: float, high: float, kind: Kind, rlt: bool) -> Relaxation:
     """The lifted association program for one size and range of phi."""
-    lift = Lift(users, servers, low, high, kind, 2 if rlt else 1)
+    tight: Tight = 2 if rlt else 1
+    plain = _relaxation(Lift(users, servers, low, high, kind, tight))
+    if kind == "blocks":
+        return plain
+    return dataclasses.replace(plain, penalised=_relaxation(Bordered(users, servers, low, high, tight)))
+
+
+def _relaxation(lift: Lift) -> Relaxation:
+    """The program over a lift."""
+    users, servers = lift.users, lift.servers
     worth = cp.Parameter(lift.entries.size, name="worth")
     band, clock = (cp.Parameter((users, servers), name=name, nonneg=True) for name in ("band", "clock"))
     constraints = [

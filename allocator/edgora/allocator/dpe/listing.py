@@ -129,7 +129,7 @@ class Book:
         moves: Moves = ()
         touched: set[int] = set()
         for one in sorted(valued, key=lambda one: -one.worth):
-            servers = {server for server, _ in self._touched(one.moves)}
+            servers = {server for user, to in one.moves for server in (to, self._at[user])}
             if touched.isdisjoint(servers):
                 moves, touched = moves + one.moves, touched | servers
         return moves
@@ -144,8 +144,11 @@ class Book:
 
     def _touched(self, moves: Moves) -> list[tuple[int, Moves]]:
         """The groups that these moves change."""
-        servers = dict.fromkeys(server for user, to in moves for server in (to, self._at[user]))
-        return [(m, tuple(move for move in moves if move[1] == m or self._at[move[0]] == m)) for m in servers]
+        touching: dict[int, list[tuple[int, int]]] = {}
+        for move in moves:
+            for server in (move[1], self._at[move[0]]):
+                touching.setdefault(server, []).append(move)
+        return [(server, tuple(those)) for server, those in touching.items()]
 
     def _solve(self, keys: list[tuple[int, Moves]]) -> None:
         members: list[int] = []

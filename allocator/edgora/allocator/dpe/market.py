@@ -13,6 +13,7 @@ Newton system. Newton follows the minimum while T falls by steps to where it no 
 move along with the prices, so one look at all pairs is one step. A dozen looks suffice, at any size.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -48,12 +49,17 @@ _MANY, _MUCH = 2000, 0.6
 """...where there are this many pairs, and at most this part of them is left."""
 _STRIDE = 0.4
 """Furthest step of a price's logarithm."""
+_REACH = 0.35
+"""How far a pair's point follows in a look, as part of Newton's furthest step: the first prices are far off, and one
+that starves at them takes dozens of steps to come back."""
 _FADE = -3.0
 """Furthest fall of a clock's price: where clocks are plenty it goes towards 0."""
 _LEAST_STRIDE = 1e-9
 """Keeps a quotient finite."""
 _HALVINGS = 3
 """How often a step is shortened before it is taken whatever it does: while points still settle, D is not yet itself."""
+_UNTHREADED = 1 << 17
+"""Multiplications of a product that OpenBLAS still does in one thread; it calls others from some 400,000 on."""
 _TIGHT = 1e-11
 """Relative looseness of a tangent bound that is good enough."""
 _CERTIFYING, _PATIENCE = 60, 10
@@ -127,7 +133,7 @@ class Market:
     def move(self, dlam: Floats, dmu: Floats) -> None:
         """Move the prices, and with them every pair's point by one Newton step; after a look."""
         self.pairs.kernels.advance(
-            self.rows, self.probed, self.point, dlam[self.server], dmu[self.server], self._whole, self._still, False
+            self.rows, self.probed, self.point, dlam[self.server], dmu[self.server], self._reach, self._still, False
         )  # fmt: skip
         self.lam, self.mu = self.lam + dlam, self.mu + dmu
 
@@ -202,7 +208,7 @@ class Market:
         self.columns, self.rows, self.point, self.server = columns, rows, point, self.servers[columns]
         self.probed = np.empty((ROWS, len(columns)))
         self._spare = np.empty((ROWS, len(columns)))
-        self._whole, self._still = np.ones(len(columns)), np.zeros(len(columns))
+        self._reach, self._still = np.full(len(columns), _REACH), np.zeros(len(columns))
 
     def _probe(self) -> None:
         self.pairs.kernels.probe(
@@ -245,7 +251,7 @@ class _Soft(NamedTuple):
         b, f, h_bb, h_bf, h_ff = market.shown(5)
         b, f = b * lam, f * mu
         weighted = np.concatenate((self.split * b, self.split * f), axis=1)
-        hessian = weighted.T @ weighted / -self.heat
+        hessian = _gram(weighted) / -self.heat
         each, both = np.arange(M), np.arange(2 * M)
         hessian[each, each] += (self.split * (b * b / self.heat + h_bb * (lam * lam))).sum(axis=0)
         cross = (self.split * (b * f / self.heat + h_bf * (lam * mu))).sum(axis=0)
@@ -254,6 +260,13 @@ class _Soft(NamedTuple):
         hessian[each + M, each + M] += (self.split * (f * f / self.heat + h_ff * (mu * mu))).sum(axis=0)
         hessian[both, both] += np.maximum(self.gradient, 0.0) + 1e-12 * np.trace(hessian)
         return np.asarray(np.linalg.solve(hessian, -self.gradient), dtype=np.float64)
+
+
+def _gram(table: Floats) -> Floats:
+    """table' table, in parts that are too small for BLAS to call its threads: they cost more than they save."""
+    parts = math.ceil(table.size * table.shape[1] / _UNTHREADED)
+    gram: Floats = sum((part.T @ part for part in np.array_split(table, parts)), np.zeros(2 * table.shape[1:]))
+    return gram
 
 
 class _Held(NamedTuple):

@@ -73,14 +73,15 @@ _FLAT = 1e-12
 """Least curvature along a pair's ray, relative."""
 _SMALL = 0.05
 """As in `pairs`."""
-_CHUNK = 4096
-"""Pairs at once: what is computed between input and output then stays in a core's cache."""
+_CHUNK = 3000
+"""Most pairs at once: what is computed between input and output then stays in a core's cache."""
 _TINY = 1e-300
 """Keeps quotients finite where a user of no worth has no curvature either."""
 
 
 def _parts(length: int) -> list[slice]:
-    return [slice(at, at + _CHUNK) for at in range(0, length, _CHUNK)]
+    size = math.ceil(length / math.ceil(length / _CHUNK))
+    return [slice(at, at + size) for at in range(0, length, size)]
 
 
 def _probe_arrays(rows: Floats, w_t: float, point: Floats, lam: Floats, mu: Floats, out: Floats) -> None:

@@ -34,8 +34,8 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 _FAST = 256
 """Associations that the fast mode looks at."""
-_FIRST, _BATCH = 8, 64
-"""Associations that are solved together, at first and at most."""
+_FIRST, _BATCH = 8, 256
+"""Associations that are solved together, at first and from then on: a step costs hardly more for many than for few."""
 _TABLE = 1 << 16
 """Greatest table of `exact` that is worth its time instead of a long list: seconds."""
 _PROOF = 1e-9
@@ -84,7 +84,7 @@ class _Run:
                 return "interrupted" if self.search.stopped() else "time_limit"
             if self.listed >= most:
                 return "done"
-            size = min(2 * size, _BATCH)
+            size = _BATCH
 
     def _value(self, asked: Sequence[Moves]) -> float:
         """Value these associations, keep the best, and answer the greatest of their certified bounds."""
