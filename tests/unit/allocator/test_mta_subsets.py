@@ -3,8 +3,10 @@
 import itertools
 from unittest import mock
 
+import highspy
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,13 +82,39 @@ def test_a_failure_of_the_library_is_told_and_costs_the_proof_alone(
 
 @pytest.mark.parametrize("seed", [1, 2, 17])
 @pytest.mark.parametrize("kind", ["integer", "real"])
-def test_a_program_of_sets_and_one_of_pairs_prove_the_same(seed: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    """HiGHS alone, from the same plan and pairs: once with columns for sets, once without."""
+def test_a_program_of_sets_and_levels_and_one_of_pairs_prove_the_same(seed: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """HiGHS alone, from the same plan and pairs: with columns for sets and levels, with levels, with pairs alone."""
     instance = draw(seed, {"n": 12, "m": 30, "draw": kind})
     monkeypatch.setattr(exact, "_NODES", 0)
-    with_sets = solve("mta", "exact", instance, seed=seed)
-    monkeypatch.setattr(exact, "_SETS", 0)
-    without = solve("mta", "exact", instance, seed=seed)
-    assert with_sets.objective == pytest.approx(without.objective, rel=2e-9)
-    for found in (with_sets, without):
-        assert found.bound == pytest.approx(found.objective, rel=2e-9)
+    found = [solve("mta", "exact", instance, seed=seed)]
+    for name in ("_SETS", "_SET_PAIRS"):
+        monkeypatch.setattr(exact, name, 0)
+        found.append(solve("mta", "exact", instance, seed=seed))
+    for one in found:
+        assert one.objective == pytest.approx(found[0].objective, rel=2e-9)
+        assert one.bound == pytest.approx(one.objective, rel=2e-9)
+
+
+def test_a_plan_is_a_point_of_the_program_and_worth_as_much() -> None:
+    table = draw(3, {"n": 6, "m": 12}).table
+    useful = table.feasible & (table.value > 0.0)
+    first = slice(0, 2)  # columns for sets, where not all fit; the others have one for each task
+    whole = subsets.subsets(
+        np.where(useful, table.value, -np.inf)[first], table.weights()[first].astype(float), table.room[first].astype(float),
+        np.zeros(table.m), np.full(2, table.value.sum()), np.inf, 5_000,
+    )  # fmt: skip
+    assert whole
+    program = exact._Program.of(table, whole).levelled(table)
+    lp = exact._model(highspy, program, table)
+    shape = lp.num_row_, lp.num_col_
+    rows = scipy.sparse.csc_array((lp.a_matrix_.value_, lp.a_matrix_.index_, lp.a_matrix_.start_), shape)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        wished = rng.integers(table.n, size=table.m)
+        plan = table.without_overload(np.where(useful[wished, np.arange(table.m)], wished, -1))
+        point = np.array(program.start(plan))
+        assert set(point.tolist()) == {0.0, 1.0}
+        assert np.all(rows @ point >= np.asarray(lp.row_lower_))
+        assert np.all(rows @ point <= np.asarray(lp.row_upper_))
+        assert np.dot(lp.col_cost_, point) == pytest.approx(table.worth(plan) * program.scale)
+        assert np.array_equal(program.plan(table, point), table.fill(plan))

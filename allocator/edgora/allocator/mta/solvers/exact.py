@@ -8,7 +8,9 @@
     maximise sum W_ij x_ij,  sum_i x_ij <= 1 for each task,  sum_j w_ij x_ij <= room_i for each server,  x binary
 
    with the best plan as its start. Where pairs are few, a server of which few sets of tasks can be in a better
-   plan (`subsets`) has a column for each set, and one row, sum_S y_S <= 1, in place of its knapsack.
+   plan (`subsets`) has a column for each set, and one row, sum_S y_S <= 1, in place of its knapsack; and each task has
+   levels, z = sum of x_ij over the servers that are worth more to it than some drop in value. HiGHS branches on such a
+   sum as on any variable: "not served this well" bounds a plan where "not this server" moves a task to its twin.
 
 There is a plan and a bound at every moment; the search ends with a proof, at the time limit, or when its caller stops.
 
@@ -18,15 +20,17 @@ row's greatest, which only ever widens a row by 1e-9; every plan it offers is re
 the bound is never below the best plan's worth. The bound holds to 1e-9 relative.
 """
 
+import dataclasses
 import logging
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 from edgora.allocator.mta.anytime import Anytime, ready
@@ -47,12 +51,14 @@ _SPELLS = 3
 """Most such spells."""
 _FEW = 1_500
 """Pairs that are few enough to stop preparing."""
-_NODES = 3_000
-"""Nodes of the tree before the rest is left to HiGHS: about half a second at 20 x 50."""
+_NODES = 5_000
+"""Nodes of the tree before the rest is left to HiGHS: less than a second at 20 x 50."""
 _SETS = 300
 """Most sets of tasks that a server is given columns for ..."""
 _SET_PAIRS = 500
 """... and most pairs in which this is done: a proof at 20 x 50 takes half as long, at 20 x 200 it comes later or not at all."""
+_DROP = 0.02
+"""Least relative drop in value between two levels of a task. With levels the hardest proofs at 20 x 50 take half the time."""
 _GLANCE_S = 0.05
 """How often a waiting caller looks whether it was stopped."""
 _OWN_LIMIT = 0.97
@@ -64,9 +70,11 @@ _PROOF_ONLY = {
     "mip_heuristic_run_rens": False,
     "mip_heuristic_run_root_reduced_cost": False,
     "mip_allow_restart": False,
+    "mip_pscost_minreliable": 2,
 }
 """What is wanted of HiGHS is a proof: the plan it starts from is nearly always the best, and its pairs are few already.
-Its own search for plans, and a new presolve in the middle, took half of its time at 20 x 50."""
+Its own search for plans, and a new presolve in the middle, took half of its time at 20 x 50. Most of what is left is
+strong branching, of a variable until it has been tried eight times; twice gives as small a tree."""
 _WHOLE = 2**20
 """Integer weights up to here go to HiGHS as they are: its knapsack cuts like integers; larger ones lose precision."""
 
@@ -87,6 +95,10 @@ class _Program:
     """Of each column in its server's row; 0 where the row is left out."""
     room: NDArray[np.float64]
     """Right-hand side of each server's row; infinite where the row is left out."""
+    whole: Sequence[int]
+    """Servers whose columns are sets."""
+    levels: Sequence[NDArray[np.int64]] = ()
+    """Columns at most one of which is in a plan: their sum is a column of its own, after the others."""
 
     @classmethod
     def of(cls, table: Table, sets: Mapping[int, NDArray[np.bool_]]) -> "_Program":
@@ -111,26 +123,42 @@ class _Program:
         starts = np.concatenate(([0], np.cumsum([len(tasks) for tasks in held]))).astype(np.int64)
         return cls(
             np.array(servers, dtype=np.int64), np.concatenate([np.zeros(0, dtype=np.int64), *held]), starts, np.array(cost), scale,
-            np.concatenate(coefficient), room,
+            np.concatenate(coefficient), room, tuple(sets),
         )  # fmt: skip
+
+    def levelled(self, table: Table) -> "_Program":
+        """With each task's columns by falling value, up to each drop and all of them, as levels."""
+        column, levels = self.column(), []
+        for task in np.unique(self.tasks):
+            mine = column[self.tasks == task]
+            value = table.value[self.servers[mine], task]
+            order = np.argsort(-value, kind="stable")
+            mine, value = mine[order], value[order]
+            drops = np.flatnonzero(value[1:] < (1.0 - _DROP) * value[:-1]) + 1
+            levels += [mine[:count] for count in (*drops, len(mine)) if count > 1]
+        return dataclasses.replace(self, levels=levels)
 
     def plan(self, table: Table, chosen: NDArray[np.float64]) -> Plan:
         """The plan that a vector of column values means, made allowed and completed."""
         plan = table.rejected()
-        for column in np.flatnonzero(chosen > 0.5).tolist():
+        for column in np.flatnonzero(chosen[: len(self.servers)] > 0.5).tolist():
             plan[self.tasks[self.starts[column] : self.starts[column + 1]]] = self.servers[column]
         if not table.allows(plan):
             plan = table.without_overload(plan)
         return table.fill(plan)
 
-    def start(self, plan: Plan, whole: Mapping[int, object]) -> list[float]:
+    def start(self, plan: Plan) -> list[float]:
         """The columns of a plan: its pairs, and where columns are sets the very sets that its servers hold."""
-        columns = np.repeat(np.arange(len(self.servers)), np.diff(self.starts))
-        serves = plan[self.tasks] == self.servers[columns]
-        held = np.bincount(columns, weights=serves, minlength=len(self.servers))
-        size = np.where(np.isin(self.servers, list(whole)), _count(plan, self.servers), 1)
-        chosen: list[float] = ((held == np.diff(self.starts)) & (held == size)).astype(np.float64).tolist()
-        return chosen
+        column = self.column()
+        serves = plan[self.tasks] == self.servers[column]
+        held = np.bincount(column, weights=serves, minlength=len(self.servers))
+        size = np.where(np.isin(self.servers, self.whole), _count(plan, self.servers), 1)
+        chosen = ((held == np.diff(self.starts)) & (held == size)).astype(np.float64)
+        return [*chosen.tolist(), *(float(chosen[level].sum()) for level in self.levels)]
+
+    def column(self) -> NDArray[np.int64]:
+        """The column of each entry of `tasks`."""
+        return np.repeat(np.arange(len(self.servers)), np.diff(self.starts))
 
 
 def _count(plan: Plan, servers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -147,10 +175,8 @@ class _Run:
     what is known when time is up, and the abandoned run ends at its next look.
     """
 
-    def __init__(
-        self, table: Table, sets: Mapping[int, NDArray[np.bool_]], start: Plan, bound: float, search: Search
-    ) -> None:
-        self._table, self._sets, self._search = table, sets, search
+    def __init__(self, table: Table, program: _Program, start: Plan, bound: float, search: Search) -> None:
+        self._table, self._program, self._search = table, program, search
         self.best, self.worth, self.bound, self.nodes = start, table.worth(start), bound, 0
         self.status: Status = "time_limit"
         self._abandoned = False
@@ -180,7 +206,7 @@ class _Run:
         import highspy as library  # only this solver needs it
 
         highspy: Any = library  # partly typed
-        table, program = self._table, _Program.of(self._table, self._sets)
+        table, program = self._table, self._program
         if not len(program.servers):  # nothing is left that a better plan could hold
             self.bound, self.status = self.worth, "optimal"
             return
@@ -199,7 +225,7 @@ class _Run:
             highs.setOptionValue(option, setting)
         highs.passModel(_model(highspy, program, table))
         warm = highspy.HighsSolution()
-        warm.col_value = program.start(self.best, self._sets)
+        warm.col_value = program.start(self.best)
         highs.setSolution(warm)
 
         def offer(columns: object) -> None:
@@ -262,8 +288,9 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         anytime.improve(anytime.share() + spell)
         anytime.branch(0.9, nodes=_NODES)
         if not anytime.over():
-            sets = anytime.subsets(_SETS) if anytime.pairs <= _SET_PAIRS else {}
-            run = _Run(anytime.reduced(), sets, anytime.plan, anytime.bound, search)
+            table, few = anytime.reduced(), anytime.pairs <= _SET_PAIRS
+            program = _Program.of(table, anytime.subsets(_SETS)).levelled(table) if few else _Program.of(table, {})
+            run = _Run(table, program, anytime.plan, anytime.bound, search)
             run.run()
             anytime.offer(run.best)
             anytime.bounded(run.bound)
@@ -290,28 +317,37 @@ def _upper(dual_bound: float, program: _Program) -> float:
 
 
 def _model(highspy: Any, program: _Program, table: Table) -> Any:
-    """Column-wise: each column is in its task's row and, unless left out, in its server's."""
-    columns = len(program.servers)
-    rows = np.flatnonzero(np.isfinite(program.room))
+    """Each column is in its tasks' rows and, unless left out, in its server's; a level's row says what it is the sum of."""
+    columns, levels = len(program.servers), len(program.levels)
+    limited = np.flatnonzero(np.isfinite(program.room))
     row_of_server = np.full(table.n, REJECTED)
-    row_of_server[rows] = np.arange(len(rows))
+    row_of_server[limited] = np.arange(len(limited))
     served, task_row = np.unique(program.tasks, return_inverse=True)
+    sums = len(limited) + len(served) + np.arange(levels)
+    counts = np.array([len(level) for level in program.levels], dtype=np.int64)
+    entries = [
+        (row_of_server[program.servers], np.arange(columns), program.coefficient),
+        (len(limited) + task_row, program.column(), np.ones(len(task_row))),
+        (
+            np.repeat(sums, counts),
+            np.concatenate([np.zeros(0, dtype=np.int64), *program.levels]),
+            np.ones(counts.sum()),
+        ),
+        (sums, columns + np.arange(levels), np.full(levels, -1.0)),
+    ]
+    row, column, value = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    present = row != REJECTED
+    shape = (len(limited) + len(served) + levels, columns + levels)
+    matrix = scipy.sparse.csc_array((value[present], (row[present], column[present])), shape)
 
     lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = columns, len(rows) + len(served)
+    lp.num_row_, lp.num_col_ = shape
     lp.sense_ = highspy.ObjSense.kMaximize
-    lp.col_cost_ = program.cost
-    lp.col_lower_, lp.col_upper_ = np.zeros(columns), np.ones(columns)
-    lp.integrality_ = [highspy.HighsVarType.kInteger] * columns
-    lp.row_lower_ = np.full(lp.num_row_, -highspy.kHighsInf)
-    lp.row_upper_ = np.concatenate((program.room[rows], np.ones(len(served))))
-    # Entries of a column: (server's row, coefficient), left out where that row is, then (task's row, 1) for each task.
-    index = np.insert(len(rows) + task_row, program.starts[:-1], row_of_server[program.servers])
-    value = np.insert(np.ones(len(task_row)), program.starts[:-1], program.coefficient)
-    present = index != REJECTED
-    firsts = program.starts + np.arange(columns + 1)
+    lp.col_cost_ = np.concatenate((program.cost, np.zeros(levels)))
+    lp.col_lower_, lp.col_upper_ = np.zeros(shape[1]), np.ones(shape[1])
+    lp.integrality_ = [highspy.HighsVarType.kInteger] * shape[1]
+    lp.row_lower_ = np.concatenate((np.full(len(limited) + len(served), -highspy.kHighsInf), np.zeros(levels)))
+    lp.row_upper_ = np.concatenate((program.room[limited], np.ones(len(served)), np.zeros(levels)))
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_ = np.concatenate(([0], np.cumsum(present)))[firsts].astype(np.int32)
-    lp.a_matrix_.index_ = index[present].astype(np.int32)
-    lp.a_matrix_.value_ = value[present]
+    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = matrix.indptr, matrix.indices, matrix.data
     return lp
