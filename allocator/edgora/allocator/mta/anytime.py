@@ -23,7 +23,7 @@ from edgora.allocator.compiled import COMPILED
 from edgora.allocator.mta.branch import Branching
 from edgora.allocator.mta.exchange import exchanged, worthwhile
 from edgora.allocator.mta.lagrange import Lagrangian
-from edgora.allocator.mta.prices import Core, Priced, core_of, least, priced, refined
+from edgora.allocator.mta.prices import COLD, Core, Priced, colder, core_of, least, priced, refined
 from edgora.allocator.mta.rebuild import Candidates, Rebuilder, build, candidates
 from edgora.allocator.mta.table import REJECTED, Plan, Table, completed
 from edgora.allocator.search import Found, Search, Status
@@ -59,6 +59,8 @@ _BRANCH_PAIRS = 2_500
 _ROUGH, _FAIR, _EARLY = 3e-3, 5e-4, 0.4
 """Relative gap of a first plan of a large table from which on its prices, found on a sample, are made better: the latter
 while less than _EARLY of the budget is spent."""
+_COLDEST = 1e-7
+"""Temperature of prices below which no plan is built from colder ones."""
 _OFFER = 16
 """Slices of improvement between two offers of the best plan so far: an offer is audited and completed."""
 
@@ -160,12 +162,33 @@ class Anytime:
         if worthwhile(core) and not self.over():
             self._offer(core, exchanged(core, self._priced.nu, self._in_core(core)))
 
-    def _build(self) -> None:
-        """A plan from the prices, and their bound."""
+    def cool(self, until: float) -> None:
+        """Where exchanges are worthwhile: colder prices, a plan built from them and its exchanges, as often as there is time.
+
+        Exchanges hardly change how much of each weight a server holds; a plan built anew from better prices does.
+        """
+        assert self._priced is not None
+        temperature, took = COLD, 0.0
+        while (
+            worthwhile(self._priced.core) and temperature > _COLDEST and self.share() + took < until and not self.over()
+        ):
+            began = self.share()
+            self._priced = colder(
+                self.table, self._priced, temperature, None if self._rounds is not None else self._search
+            )
+            core, plan = self._priced.core, self._build()
+            if not self.over():
+                self._offer(core, exchanged(core, self._priced.nu, plan))
+            temperature, took = 0.25 * temperature, self.share() - began
+
+    def _build(self) -> Ints:
+        """A plan of the core from the prices, offered, and their bound."""
         assert self._priced is not None
         core, nu = self._priced.core, self._priced.nu
         self.bound = min(self.bound, self._priced.bound)
-        self._offer(core, build(core, nu, np.argsort(-nu, kind="stable")))
+        plan = build(core, nu, np.argsort(-nu, kind="stable"))
+        self._offer(core, plan)
+        return plan
 
     def improve(self, until: float) -> None:
         """Ruin and rebuild until the budget's share `until`, annealing from hot to cold."""

@@ -23,7 +23,7 @@ from edgora.allocator.compiled import compiled
 from edgora.allocator.mta.table import Table
 from edgora.allocator.search import Search
 
-__all__ = ["Core", "Priced", "core_of", "dual", "least", "priced", "reachable", "refined"]
+__all__ = ["COLD", "Core", "Priced", "colder", "core_of", "dual", "least", "priced", "reachable", "refined"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,8 +40,8 @@ _FEW = 4.0
 _SLACK = 1e-3
 """Tasks that lose no more than this at the sample's prices are core, in units of the temperature."""
 _COOLING = 0.4
-_COLD = 2e-5
-"""Temperatures as shares of the mean of tasks' best values: each is _COOLING times the last, down to _COLD."""
+COLD = 2e-5
+"""Temperatures as shares of the mean of tasks' best values: each is _COOLING times the last, down to COLD."""
 _HOT = 0.1
 """First temperature from prices that are a guess."""
 _MILD = 1e-2
@@ -133,6 +133,12 @@ def priced(table: Table, search: Search | None = None) -> Priced:
 def refined(table: Table, found: Priced, search: Search | None = None) -> Priced:
     """The same from higher temperatures: for prices that were found on a sample and turn out not to be good enough."""
     return _closed(table, found.core, least(found.core, found.nu, _TEPID, search), False, search)
+
+
+def colder(table: Table, found: Priced, temperature: float, search: Search | None = None) -> Priced:
+    """The same from this share of the mean worth of a task on, down to a quarter of it: nearer to L's least."""
+    nu = least(found.core, found.nu, temperature, search, 0.25 * temperature)
+    return _closed(table, found.core, nu, False, search)
 
 
 def _closed(table: Table, core: Core, nu: Floats, sampled: bool, search: Search | None) -> Priced:
@@ -285,31 +291,29 @@ def _first_prices(core: Core) -> tuple[Floats, float]:
     return half, _HOT
 
 
-def least(core: Core, nu: Floats, hot: float = _HOT, search: Search | None = None) -> Floats:
+def least(core: Core, nu: Floats, hot: float = _HOT, search: Search | None = None, cold: float = COLD) -> Floats:
     """Newton's method on the smoothed dual while it cools; returns the prices with the least true L."""
     n, tasks = core.value.shape
     scale, usual = _scale(core), float(core.weight.mean())
     top, listed = np.empty(tasks), np.empty(tasks, dtype=np.int64)
-    server, share = np.empty((tasks, n), dtype=np.int64), np.empty((tasks, n))
+    server, share, mass = np.empty((tasks, n), dtype=np.int64), np.empty((tasks, n)), np.empty(tasks)
     gradient, hessian, step, dense = np.empty(n), np.empty((n, n)), np.empty(n), np.zeros(n)
     best, least = np.zeros(n), float(_true(core.value, core.weight, core.room, np.zeros(n), top))
 
     def smoothed(at: Floats) -> float:
-        """Fills gradient and Hessian, too."""
         nonlocal best, least
-        true, value = _smoothed(
-            core.value, core.weight, core.room, at, temperature, top, listed, server, share, dense, gradient, hessian
-        )
+        true, value = _smoothed(core.value, core.weight, core.room, at, temperature, top, listed, server, share, mass)
         if true < least:
             best, least = at, true
         return float(value)
 
     temperature = hot * scale
-    while temperature >= min(hot, _COLD) * scale:
+    while temperature >= min(hot, cold) * scale:
         if search is not None and search.over():
             return best
         value, reach = smoothed(nu), np.full(n, _REACH * temperature / usual)
         for taken in range(_MOST_STEPS):
+            _derive(core.weight, core.room, temperature, listed, server, share, mass, dense, gradient, hessian)
             slope = float(_newton(gradient, hessian, nu, reach, step))
             if slope > -_NEAR * temperature * tasks:
                 break
@@ -351,12 +355,11 @@ def _true(value: Floats, weight: Floats, room: Floats, nu: Floats, top: Floats) 
 @compiled
 def _smoothed(
     value: Floats, weight: Floats, room: Floats, nu: Floats, temperature: float,
-    top: Floats, listed: Ints, server: Ints, share: Floats, dense: Floats, gradient: Floats, hessian: Floats,
+    top: Floats, listed: Ints, server: Ints, share: Floats, mass: Floats,
 ) -> Any:  # fmt: skip
-    """L(nu) and the smoothed dual; fills the latter's gradient and the upper half of its Hessian in nu.
+    """L(nu) and the smoothed dual; and what `_derive` needs: the servers that count, and their shares of each task's mass.
 
     Per task only the servers within _FAINT temperatures of its best count, often a few of many: they are listed first.
-    `dense` is all 0 before and after.
     """
     n, tasks = value.shape
     by_server = len(weight) > 1
@@ -371,18 +374,33 @@ def _smoothed(
                 server[j, listed[j]] = i
                 share[j, listed[j]] = math.exp(below / temperature)
                 listed[j] += 1
+    for j in range(tasks):
+        mass[j] = math.exp(-top[j] / temperature)
+        for k in range(listed[j]):
+            mass[j] += share[j, k]
+        total += temperature * math.log(mass[j])
+    return true, total
+
+
+@compiled
+def _derive(
+    weight: Floats, room: Floats, temperature: float, listed: Ints, server: Ints, share: Floats, mass: Floats,
+    dense: Floats, gradient: Floats, hessian: Floats,
+) -> None:  # fmt: skip
+    """The smoothed dual's gradient and the upper half of its Hessian in nu, once after `_smoothed`, whose lists it uses up.
+
+    `dense` is all 0 before and after.
+    """
+    n = len(room)
+    by_server = len(weight) > 1
     gradient[:] = room
     hessian[:] = 0.0
-    for j in range(tasks):
-        mass = math.exp(-top[j] / temperature)
-        for k in range(listed[j]):
-            mass += share[j, k]
-        total += temperature * math.log(mass)
+    for j in range(len(mass)):
         kept = 0
         for k in range(listed[j]):
             i = server[j, k]
             load = weight[i if by_server else 0, j]
-            part = share[j, k] / mass
+            part = share[j, k] / mass[j]
             gradient[i] -= part * load
             hessian[i, i] += part * (1.0 - part) * load * load
             if part > _SLIGHT:
@@ -406,7 +424,6 @@ def _smoothed(
     for i in range(n):
         for k in range(i, n):
             hessian[i, k] /= temperature
-    return true, total
 
 
 @compiled

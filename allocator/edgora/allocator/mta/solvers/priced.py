@@ -38,6 +38,7 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def on_table(self, table: Table, search: Search) -> Found:
         anytime = Anytime(table, search, self.rounds)
         anytime.first()
+        anytime.cool(0.9)
         if self.rounds is None and anytime.horizon_s < _TREE_S:
             middle, late = anytime.after(0.55), anytime.after(0.65)
             anytime.improve(middle)
