@@ -113,6 +113,10 @@ class Anytime:
     def over(self) -> bool:
         return self.proven or self.share() >= 1.0 or self._search.over()
 
+    def _limit(self) -> Search | None:
+        """What may cut a step short: nothing where the budget is rounds, which repeat digit for digit."""
+        return self._search if self._rounds is None else None
+
     @property
     def proven(self) -> bool:
         return self.bound <= self.worth * (1.0 + PROOF)
@@ -151,12 +155,11 @@ class Anytime:
 
     def first(self) -> None:
         """Prices, bound, and a plan built from them; both again where the prices are of a sample and not good enough."""
-        search = None if self._rounds is not None else self._search
-        self._priced = priced(self.table, search)
+        self._priced = priced(self.table, self._limit())
         self._build()
         enough = _FAIR if self.share() < _EARLY else _ROUGH
         if self._priced.sampled and self.bound - self.worth > enough * self.bound and not self.over():
-            self._priced = refined(self.table, self._priced, search)
+            self._priced = refined(self.table, self._priced, self._limit())
             self._build()
         core = self._priced.core
         if worthwhile(core) and not self.over():
@@ -169,13 +172,11 @@ class Anytime:
         """
         assert self._priced is not None
         temperature, took = COLD, 0.0
-        while (
-            worthwhile(self._priced.core) and temperature > _COLDEST and self.share() + took < until and not self.over()
-        ):
+        while worthwhile(self._priced.core) and temperature > _COLDEST and not self.over():
             began = self.share()
-            self._priced = colder(
-                self.table, self._priced, temperature, None if self._rounds is not None else self._search
-            )
+            if began + took >= until:
+                return
+            self._priced = colder(self.table, self._priced, temperature, self._limit())
             core, plan = self._priced.core, self._build()
             if not self.over():
                 self._offer(core, exchanged(core, self._priced.nu, plan))

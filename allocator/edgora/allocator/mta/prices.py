@@ -307,13 +307,17 @@ def least(core: Core, nu: Floats, hot: float = _HOT, search: Search | None = Non
             best, least = at, true
         return float(value)
 
+    def derive() -> None:
+        """Fills gradient and Hessian at the last point looked at."""
+        _derive(core.weight, core.room, temperature, listed, server, share, mass, dense, gradient, hessian)
+
     temperature = hot * scale
     while temperature >= min(hot, cold) * scale:
         if search is not None and search.over():
             return best
         value, reach = smoothed(nu), np.full(n, _REACH * temperature / usual)
+        derive()
         for taken in range(_MOST_STEPS):
-            _derive(core.weight, core.room, temperature, listed, server, share, mass, dense, gradient, hessian)
             slope = float(_newton(gradient, hessian, nu, reach, step))
             if slope > -_NEAR * temperature * tasks:
                 break
@@ -327,6 +331,7 @@ def least(core: Core, nu: Floats, hot: float = _HOT, search: Search | None = Non
             else:
                 break
             nu, value = tried, reached
+            derive()
             onward = (np.abs(step) >= reach) & (gradient * step < 0.0)
             if taken >= _STEPS - 1 and not onward.any():
                 break
