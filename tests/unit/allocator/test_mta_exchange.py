@@ -54,6 +54,16 @@ def test_with_one_weight_nothing_is_better(seed, n, m):
             assert table.worth(plan) == pytest.approx(_optimum(table), abs=1e-6)
 
 
+def test_exchanges_that_are_cut_short_leave_the_other_weights_alone():
+    table = _table(4, 5, 40, [5, 6, 9])
+    core, start, nu = core_of(table, np.arange(40)), table.rejected(), np.zeros(5)
+    for weights in range(4):
+        plan = exchanged(core, nu, start, iter([False] * weights + [True]).__next__)
+        moved = set(table.weight[plan != start].tolist())
+        assert moved == set([5, 6, 9][:weights])
+        assert table.allows(plan)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 4), st.integers(4, 12))
 def test_with_more_weights_no_two_of_one_weight_should_change_places(seed, n, m):

@@ -15,6 +15,7 @@ from edgora.allocator.compiled import COMPILED
 from edgora.allocator.mta import Table, anytime, draw, knapsack, learner, prices
 from edgora.allocator.mta.anytime import Anytime
 from edgora.allocator.mta.prices import core_of, dual, priced, reachable
+from edgora.allocator.mta.rebuild import build
 from edgora.allocator.mta.solvers.priced import Priced
 from edgora.allocator.search import Search
 from edgora.wire.errors import Refused
@@ -314,6 +315,29 @@ def test_prices_of_a_sample_are_made_better_only_while_there_is_time(monkeypatch
         assert search.best is not None
         assert table.allows(search.best.plan)
         assert len(calls) == times
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_rooms_are_wide_plans_from_colder_prices_leave_less_of_the_gap(seed: int) -> None:
+    table = draw(seed, {"n": 20, "m": 2_000, "cap_scale": 40.0}).table
+    search = Anytime(table, Search(), 10)
+    search.first()
+    worth, bound = search.worth, search.bound
+    search.cool(1.0)
+    assert bound >= search.bound >= search.worth >= worth
+    assert search.bound - search.worth < 0.5 * (bound - worth)
+    assert table.allows(search.plan)
+    assert table.worth(search.plan) == search.worth
+
+
+def test_a_plan_that_is_cut_short_leaves_the_other_servers_empty() -> None:
+    table = draw(2, {"n": 8, "m": 60}).table
+    found = priced(table)
+    order = np.argsort(-found.nu, kind="stable")
+    whole = build(found.core, found.nu, order)
+    for servers in range(9):
+        plan = build(found.core, found.nu, order, iter([False] * servers + [True]).__next__)
+        assert np.array_equal(plan, np.where(np.isin(whole, order[:servers]), whole, -1))
 
 
 def test_it_stops_when_told_and_at_its_limit() -> None:

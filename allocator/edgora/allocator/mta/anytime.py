@@ -12,6 +12,7 @@ read but for an outer limit, and a seed gives the same plan again. A Lagrangian 
 and a node of the tree as _NODE, about what they cost.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -59,8 +60,12 @@ _BRANCH_PAIRS = 2_500
 _ROUGH, _FAIR, _EARLY = 3e-3, 5e-4, 0.4
 """Relative gap of a first plan of a large table from which on its prices, found on a sample, are made better: the latter
 while less than _EARLY of the budget is spent."""
-_COLDEST = 1e-7
-"""Temperature of prices below which no plan is built from colder ones."""
+_FIRST_PLAN = 0.5
+"""Share of the time that is left for the first plan."""
+_EXCHANGES = 1.5
+"""Time for a plan and its exchanges, in times of what building a plan took last."""
+_COLDER, _COLDEST = 0.25, 1e-7
+"""Where exchanges are worthwhile, prices are cooled by this from plan to plan, down to this."""
 _OFFER = 16
 """Slices of improvement between two offers of the best plan so far: an offer is audited and completed."""
 
@@ -96,6 +101,8 @@ class Anytime:
         self.plan: Plan = table.rejected()
         self.worth, self.bound = 0.0, float(table.value.max(initial=0.0)) * table.m
         self.rounds = self.evaluations = self.nodes = 0
+        self._build_s: float | None = None
+        """Seconds that building a plan from prices took last."""
         self._priced: Priced | None = None
         self._rebuilder: Rebuilder | None = None
         self._lagrangian: Lagrangian | None = None
@@ -113,9 +120,24 @@ class Anytime:
     def over(self) -> bool:
         return self.proven or self.share() >= 1.0 or self._search.over()
 
-    def _limit(self) -> Search | None:
-        """What may cut a step short: nothing where the budget is rounds, which repeat digit for digit."""
-        return self._search if self._rounds is None else None
+    def _cut(self) -> bool:
+        """Whether to end a step early; where the budget is rounds, which repeat digit for digit, only its caller can."""
+        return self._search.over() if self._rounds is None else self._search.stopped()
+
+    def _pricing(self) -> Search | None:
+        """What cuts the search for prices short, in time for a plan."""
+        if self._rounds is not None:
+            return None
+        deadline = self._search.deadline
+        return dataclasses.replace(self._search, deadline=None if deadline is None else deadline - self._plan_s())
+
+    def _plan_s(self) -> float:
+        """Seconds to leave for a plan from prices and its exchanges."""
+        return _FIRST_PLAN * self.horizon_s if self._build_s is None else _EXCHANGES * self._build_s
+
+    def _time_to_build(self) -> bool:
+        """Whether another plan from prices would be ready in time."""
+        return not self.over() and (self._rounds is not None or self._search.left_s() >= (self._build_s or 0.0))
 
     @property
     def proven(self) -> bool:
@@ -155,40 +177,51 @@ class Anytime:
 
     def first(self) -> None:
         """Prices, bound, and a plan built from them; both again where the prices are of a sample and not good enough."""
-        self._priced = priced(self.table, self._limit())
-        self._build()
+        found = self._price(priced(self.table, self._pricing()))
+        self._build(found)
         enough = _FAIR if self.share() < _EARLY else _ROUGH
-        if self._priced.sampled and self.bound - self.worth > enough * self.bound and not self.over():
-            self._priced = refined(self.table, self._priced, self._limit())
-            self._build()
-        core = self._priced.core
-        if worthwhile(core) and not self.over():
-            self._offer(core, exchanged(core, self._priced.nu, self._in_core(core)))
+        if found.sampled and self.bound - self.worth > enough * self.bound and self._time_to_build():
+            cold = _COLDER * COLD if worthwhile(found.core) else COLD
+            self._rebuild(self._price(refined(self.table, found, cold, self._pricing())))
+        elif worthwhile(found.core) and not self.over():
+            self._exchange(found, self._in_core(found.core))
 
     def cool(self, until: float) -> None:
         """Where exchanges are worthwhile: colder prices, a plan built from them and its exchanges, as often as there is time.
 
         Exchanges hardly change how much of each weight a server holds; a plan built anew from better prices does.
         """
-        assert self._priced is not None
-        temperature, took = COLD, 0.0
-        while worthwhile(self._priced.core) and temperature > _COLDEST and not self.over():
-            began = self.share()
+        found, hot, took = self._priced, _COLDER * COLD, 0.0
+        assert found is not None
+        while worthwhile(found.core) and hot > _COLDEST and self._time_to_build():
+            began, cold = self.share(), _COLDER * hot
             if began + took >= until:
                 return
-            self._priced = colder(self.table, self._priced, temperature, self._limit())
-            core, plan = self._priced.core, self._build()
-            if not self.over():
-                self._offer(core, exchanged(core, self._priced.nu, plan))
-            temperature, took = 0.25 * temperature, self.share() - began
+            found = self._price(colder(self.table, found, hot, cold, self._pricing()))
+            self._rebuild(found)
+            hot, took = cold, self.share() - began
 
-    def _build(self) -> Ints:
-        """A plan of the core from the prices, offered, and their bound."""
-        assert self._priced is not None
-        core, nu = self._priced.core, self._priced.nu
-        self.bound = min(self.bound, self._priced.bound)
-        plan = build(core, nu, np.argsort(-nu, kind="stable"))
-        self._offer(core, plan)
+    def _rebuild(self, found: Priced) -> None:
+        """A plan from the prices and its exchanges, as far as there is time."""
+        if self._time_to_build():
+            plan = self._build(found)
+            if worthwhile(found.core) and not self.over():
+                self._exchange(found, plan)
+
+    def _exchange(self, found: Priced, plan: Ints) -> None:
+        self._offer(found.core, exchanged(found.core, found.nu, plan, self._cut))
+
+    def _price(self, found: Priced) -> Priced:
+        """Take these prices, and their bound."""
+        self._priced, self.bound = found, min(self.bound, found.bound)
+        return found
+
+    def _build(self, found: Priced) -> Ints:
+        """A plan of the core from the prices, offered."""
+        began = self._search.clock()
+        plan = build(found.core, found.nu, np.argsort(-found.nu, kind="stable"), self._cut)
+        self._offer(found.core, plan)
+        self._build_s = self._search.clock() - began
         return plan
 
     def improve(self, until: float) -> None:

@@ -12,6 +12,7 @@ gains its length. Bellman-Ford starts at the prices, with which hardly any edge 
 a cycle or that there is none. Each weight is gone through once: what its rotations leave is best for its own graph.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,17 @@ def worthwhile(core: Core) -> bool:
     return len(core.tasks) >= _EACH * len(core.room) * len(np.unique(core.weight))
 
 
-def exchanged(core: Core, nu: Floats, plan: Ints) -> Ints:
-    """The plan after all gainful rotations of each weight; never worth less, and no server holds more than it may."""
+def exchanged(core: Core, nu: Floats, plan: Ints, over: Callable[[], bool] = lambda: False) -> Ints:
+    """The plan after all gainful rotations of each weight; never worth less, and no server holds more than it may.
+
+    `over` ends them between two weights.
+    """
     better, weight = plan.copy(), core.weight[0]
     left = core.room - np.bincount(better[better >= 0], weights=weight[better >= 0], minlength=len(core.room))
     shortest = _TRIFLE * float(core.value.max(axis=0, initial=0.0).mean())
     for size in np.unique(weight).tolist():
+        if over():
+            break
         _rotate(core.value, np.flatnonzero(weight == size), size, nu, shortest, better, left)
     return better
 

@@ -130,15 +130,14 @@ def priced(table: Table, search: Search | None = None) -> Priced:
     return _closed(table, core, least(core, nu, _COLDEST, search), True, search)
 
 
-def refined(table: Table, found: Priced, search: Search | None = None) -> Priced:
+def refined(table: Table, found: Priced, cold: float = COLD, search: Search | None = None) -> Priced:
     """The same from higher temperatures: for prices that were found on a sample and turn out not to be good enough."""
-    return _closed(table, found.core, least(found.core, found.nu, _TEPID, search), False, search)
+    return _closed(table, found.core, least(found.core, found.nu, _TEPID, search, cold), False, search)
 
 
-def colder(table: Table, found: Priced, temperature: float, search: Search | None = None) -> Priced:
-    """The same from this share of the mean worth of a task on, down to a quarter of it: nearer to L's least."""
-    nu = least(found.core, found.nu, temperature, search, 0.25 * temperature)
-    return _closed(table, found.core, nu, False, search)
+def colder(table: Table, found: Priced, hot: float, cold: float, search: Search | None = None) -> Priced:
+    """The same between these temperatures, below COLD: nearer to L's least."""
+    return _closed(table, found.core, least(found.core, found.nu, hot, search, cold), False, search)
 
 
 def _closed(table: Table, core: Core, nu: Floats, sampled: bool, search: Search | None) -> Priced:
@@ -313,11 +312,11 @@ def least(core: Core, nu: Floats, hot: float = _HOT, search: Search | None = Non
 
     temperature = hot * scale
     while temperature >= min(hot, cold) * scale:
-        if search is not None and search.over():
-            return best
         value, reach = smoothed(nu), np.full(n, _REACH * temperature / usual)
         derive()
         for taken in range(_MOST_STEPS):
+            if search is not None and search.over():
+                return best
             slope = float(_newton(gradient, hessian, nu, reach, step))
             if slope > -_NEAR * temperature * tasks:
                 break

@@ -11,6 +11,7 @@ Random numbers come from L'Ecuyer's combined generator in integers below 2^31, s
 not the kernels are compiled.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,15 +66,21 @@ def room_for(core: Core) -> Floats:
     return core.room if core.unit else core.room * (1.0 - _ROUNDING)
 
 
-def build(core: Core, nu: Floats, order: Ints) -> Ints:
-    """A plan of the core's tasks: servers in this order, each with the best knapsack against those still to come."""
+def build(core: Core, nu: Floats, order: Ints, over: Callable[[], bool] = lambda: False) -> Ints:
+    """A plan of the core's tasks: servers in this order, each with the best knapsack against those still to come.
+
+    `over` ends it between two servers: those that are left then hold nothing.
+    """
     count = len(core.tasks)
     plan = np.full(count, REJECTED, dtype=np.int64)
     if count:
         real, whole, kept = workspace(count, float(core.room.max()) if core.unit else 0.0)
-        ahead = np.zeros((len(order), count))
+        ahead, room = np.zeros((len(order), count)), room_for(core)
         _opportunity(core.value, core.weight, nu, order, ahead)
-        _build(core.value, core.weight, room_for(core), core.unit, order, ahead, plan, real, whole, kept)
+        for k, i in enumerate(order.tolist()):
+            if over():
+                break
+            _fill(i, core.value, core.weight, room, core.unit, ahead[k], plan, real, whole, kept)
     return plan
 
 
@@ -91,25 +98,23 @@ def _opportunity(value: Floats, weight: Floats, nu: Floats, order: Ints, ahead: 
 
 
 @compiled
-def _build(
-    value: Floats, weight: Floats, room: Floats, unit: float, order: Ints, ahead: Floats, plan: Ints,
+def _fill(
+    i: int, value: Floats, weight: Floats, room: Floats, unit: float, ahead: Floats, plan: Ints,
     real: Floats, whole: Ints, kept: NDArray[np.bool_],
 ) -> None:  # fmt: skip
-    n, count = value.shape
-    by_server = len(weight) > 1
+    """Give server i the best knapsack of the tasks that no server has, by what they earn beyond `ahead`."""
+    count = value.shape[1]
     items, p, w, take = np.empty(count, np.int64), np.empty(count), np.empty(count), np.empty(count, np.bool_)
-    for k in range(n):
-        i = order[k]
-        load = weight[i if by_server else 0]
-        found = 0
-        for j in range(count):
-            if plan[j] < 0 and value[i, j] > ahead[k, j]:
-                items[found], p[found], w[found] = j, value[i, j] - ahead[k, j], load[j]
-                found += 1
-        pack(found, p, w, room[i], unit, True, take, real, whole, kept)
-        for t in range(found):
-            if take[t]:
-                plan[items[t]] = i
+    load = weight[i if len(weight) > 1 else 0]
+    found = 0
+    for j in range(count):
+        if plan[j] < 0 and value[i, j] > ahead[j]:
+            items[found], p[found], w[found] = j, value[i, j] - ahead[j], load[j]
+            found += 1
+    pack(found, p, w, room[i], unit, True, take, real, whole, kept)
+    for t in range(found):
+        if take[t]:
+            plan[items[t]] = i
 
 
 class Rebuilder:
