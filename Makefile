@@ -13,7 +13,7 @@ else
 PIP_INSTALL = uv pip install --quiet --python $(BIN)/python
 endif
 
-.PHONY: help demo test test-all test-docker test-browser check layers quick bench mutants sim-long gas artifacts clean
+.PHONY: help demo test test-all test-docker test-browser check layers quick images bench mutants sim-long gas artifacts clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -62,6 +62,10 @@ test-browser: $(VENV)/.dev node_modules/.ready ## the board in a real Chromium, 
 	  && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; }; } \
 	  || { echo "chromium is not installed: the board cannot be tested" >&2; exit 1; }
 	$(BIN)/pytest -q -m browser tests/browser
+
+images: ## the platform's container images; needs a running engine
+	@# One after the other: an engine without BuildKit would make the shared layers twice at a time.
+	for service in genesis allocator fleet; do docker compose build $$service || exit 1; done
 
 check: $(VENV)/.dev node_modules/.ready layers ## lint, types, layers, committed artifacts
 	$(BIN)/ruff check .
