@@ -72,6 +72,7 @@ def test_a_failure_of_the_library_is_told_and_costs_the_proof_alone(
     instance = draw(1, {"n": 12, "m": 30})
     monkeypatch.setattr(exact, "_NODES", 0)
     proven = solve("mta", "exact", instance, seed=1)
+    monkeypatch.setattr(exact.Anytime, "merge", lambda _: None)
     monkeypatch.setattr(exact, "_model", fails)
     found = solve("mta", "exact", instance, seed=1)
     assert found.info["status"] == "numerical"
@@ -83,10 +84,12 @@ def test_a_failure_of_the_library_is_told_and_costs_the_proof_alone(
 @pytest.mark.parametrize("seed", [1, 2, 17])
 @pytest.mark.parametrize("kind", ["integer", "real"])
 def test_a_program_of_sets_and_levels_and_one_of_pairs_prove_the_same(seed: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    """HiGHS alone, from the same plan and pairs: with columns for sets and levels, with levels, with pairs alone."""
+    """Merged servers; then HiGHS alone, from the same plan: columns for sets and levels, for pairs and levels, for pairs."""
     instance = draw(seed, {"n": 12, "m": 30, "draw": kind})
     monkeypatch.setattr(exact, "_NODES", 0)
     found = [solve("mta", "exact", instance, seed=seed)]
+    monkeypatch.setattr(exact.Anytime, "merge", lambda _: None)
+    found.append(solve("mta", "exact", instance, seed=seed))
     for name in ("_SETS", "_SET_PAIRS"):
         monkeypatch.setattr(exact, name, 0)
         found.append(solve("mta", "exact", instance, seed=seed))

@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.compiled import COMPILED
+from edgora.allocator.mta.blocks import merged, profits, single
 from edgora.allocator.mta.branch import Branching
 from edgora.allocator.mta.exchange import exchanged, worthwhile
 from edgora.allocator.mta.lagrange import Lagrangian
+from edgora.allocator.mta.merging import Merging
 from edgora.allocator.mta.prices import COLD, Core, Priced, colder, core_of, least, priced, refined
 from edgora.allocator.mta.rebuild import Candidates, Rebuilder, build, candidates
 from edgora.allocator.mta.table import REJECTED, Plan, Table, completed
@@ -86,6 +88,9 @@ def ready() -> None:
     lagrangian.run(1, 0.0)
     lagrangian.probe(0.0, lambda: False)
     lagrangian.subsets(0.0, 1)
+    block = single(0, np.ones((1, 2), dtype=np.bool_), np.ones(2))
+    loss = profits(block, np.ones(2))
+    merged(block, block, (loss, loss), 0.0, 1, np.ones(2, dtype=np.bool_))
     Branching(core, core.value, np.zeros(2), nu, plan, 0.0, 3.0).run(1)
 
 
@@ -321,6 +326,21 @@ class Anytime:
             return branching.done or (last is not None and branching.nodes >= last)
 
         self._in_slices(until, _NODE, work)
+
+    def merge(self) -> None:
+        """Merge servers into groups until the bound meets the best plan, or groups grow too large."""
+        lagrangian, core = self._lagrangian, self._tight_core
+        if lagrangian is None or core is None or self.over():
+            return
+        merging = Merging(lagrangian, self.worth, self._search.over)
+        while not self.over():
+            before = self.worth
+            self._offer(core, merging.step(self.worth))
+            self.bounded(merging.bound)
+            if merging.stuck and self.worth <= before:
+                break
+        lagrangian.value[~merging.pairs()] = -np.inf
+        self._branching = None  # another tree has fewer pairs
 
     @property
     def pairs(self) -> int:

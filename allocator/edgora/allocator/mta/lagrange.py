@@ -14,7 +14,7 @@ to the best plan are in no better plan, and leave the core.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,19 +104,35 @@ class Lagrangian:
         self._direction[:] = 0.0
         self._state[1], self._state[2] = 1.0, 0.0
 
-    def _evaluated(self) -> float:
-        """L at the best multipliers; each server's part of it is in `_servers`."""
-        self.u[:] = self.best_u
+    def at(self, u: Floats) -> tuple[float, Floats, Bools]:
+        """L(u) at other multipliers, each server's part of it (n,), and what each takes (n,c)."""
+        self.u[:] = u
         total: float = evaluate(
             self.value, self._weight, self._room, self._unit, self.u, self._servers, self.taken, self._items,
             self._scratch, self._take, *self._work,
         )  # fmt: skip
-        return total
+        return total, self._servers, self.taken
+
+    def _evaluated(self) -> float:
+        """L at the best multipliers; each server's part of it is in `_servers`."""
+        return self.at(self.best_u)[0]
+
+    def fit(self) -> Bools:
+        """Which servers hold all the tasks at once that may still be theirs (n,)."""
+        load = np.where(self.value > 0.0, self._weight, 0.0).sum(axis=1)
+        fit: Bools = load <= self._room
+        return fit
 
     def subsets(self, worth: float, most: int) -> dict[int, Bools]:
         """What each server may hold in a plan better than `worth`, where these are at most so many sets (k,c)."""
-        gap = self._evaluated() - worth * (1.0 - 1e-9)
-        return subsets(self.value, self._weight, self._room, self.best_u, self._servers, gap, most)
+        return self.sets(self.best_u, self._evaluated() - worth * (1.0 - 1e-9), most, range(len(self._room)))
+
+    def sets(self, u: Floats, gap: float, most: int, servers: Sequence[int]) -> dict[int, Bools]:
+        """The same of some servers, for plans that lose at most `gap` against a bound at these multipliers."""
+        _, parts, _ = self.at(u)
+        value = np.full_like(self.value, -np.inf)
+        value[servers] = self.value[servers]
+        return subsets(value, self._weight, self._room, u, parts, gap, most)
 
     def probe(self, worth: float, over: Callable[[], bool]) -> None:
         """Exclude the pairs that no plan better than `worth` holds, seen from the best multipliers; none if cut off."""

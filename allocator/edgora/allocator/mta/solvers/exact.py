@@ -2,8 +2,9 @@
 
 1. A plan by `priced`'s steps, and the Lagrangian bound, which is that of column generation over server subsets
    (Dantzig-Wolfe); pairs whose loss exceeds the gap between the two are in no better plan and are left out.
-2. Branch and bound over that bound, for a while: it proves most small instances.
-3. What is still open goes to HiGHS as a mixed-integer program over the pairs that are left,
+2. Branch and bound over that bound, for a while: it proves the easiest of the small instances, and finds better plans.
+3. Where pairs are few, servers merge into groups (`merging`) until the bound meets the best plan or the groups grow too large.
+4. What is still open goes to HiGHS as a mixed-integer program over the pairs that are left,
 
     maximise sum W_ij x_ij,  sum_i x_ij <= 1 for each task,  sum_j w_ij x_ij <= room_i for each server,  x binary
 
@@ -33,6 +34,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from edgora.allocator.compiled import COMPILED
 from edgora.allocator.mta.anytime import Anytime, ready
 from edgora.allocator.mta.table import REJECTED, Plan, Table
 from edgora.allocator.search import Found, Search, Status
@@ -48,15 +50,15 @@ _SPELL_S = 0.15
 _SPELL = 0.08
 """... but at most this share of the time."""
 _SPELLS = 3
-"""Most such spells."""
+"""Most such spells, and most rounds of merging, each with a better plan."""
 _FEW = 1_500
-"""Pairs that are few enough to stop preparing."""
-_NODES = 5_000
-"""Nodes of the tree before the rest is left to HiGHS: less than a second at 20 x 50."""
+"""Pairs that are few enough to stop preparing, and for servers to merge."""
+_NODES = 500
+"""Nodes of the tree before servers merge, and after: less than 0.1 s at 20 x 50."""
 _SETS = 300
 """Most sets of tasks that a server is given columns for ..."""
 _SET_PAIRS = 500
-"""... and most pairs in which this is done: a proof at 20 x 50 takes half as long, at 20 x 200 it comes later or not at all."""
+"""... and most pairs in which this is done: at 20 x 200 it comes to nothing."""
 _DROP = 0.02
 """Least relative drop in value between two levels of a task. With levels the hardest proofs at 20 x 50 take half the time."""
 _GLANCE_S = 0.05
@@ -287,6 +289,13 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 break
         anytime.improve(anytime.share() + spell)
         anytime.branch(0.9, nodes=_NODES)
+        for _ in range(_SPELLS if COMPILED and anytime.pairs <= _FEW else 0):
+            anytime.merge()
+            worth = anytime.worth
+            anytime.improve(anytime.share() + spell)
+            anytime.branch(0.9, nodes=_NODES)
+            if anytime.over() or anytime.worth <= worth:
+                break
         if not anytime.over():
             table, few = anytime.reduced(), anytime.pairs <= _SET_PAIRS
             program = _Program.of(table, anytime.subsets(_SETS)).levelled(table) if few else _Program.of(table, {})

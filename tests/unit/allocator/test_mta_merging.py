@@ -1,0 +1,167 @@
+"""Servers merged into groups: no union that a better plan holds is missing, and the bound comes down onto the optimum."""
+
+import itertools
+import math
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgora.allocator.mta import blocks, draw
+from edgora.allocator.mta.anytime import Anytime
+from edgora.allocator.mta.blocks import Block, merged, profits, single
+from edgora.allocator.mta.table import REJECTED, Table
+from edgora.allocator.search import Search
+
+
+@st.composite
+def lists(choose: st.DrawFn) -> tuple[int, list[tuple[np.ndarray, np.ndarray]]]:
+    """How many tasks, across words or not, and two servers' sets and values."""
+    count = choose(st.sampled_from([4, 62, 63, 130]))
+    tasks = st.sampled_from([0, 1, 2, count // 2, count - 2, count - 1])
+    found = []
+    for _ in range(2):
+        chosen = choose(st.lists(st.frozensets(tasks, max_size=4), min_size=1, max_size=12, unique=True))
+        sets = np.zeros((len(chosen), count), dtype=np.bool_)
+        for row, members in zip(sets, chosen, strict=True):
+            row[list(members)] = True
+        value = np.array(choose(st.lists(st.integers(1, 50), min_size=count, max_size=count)), dtype=np.float64)
+        found.append((sets, value))
+    return count, found
+
+
+def listed(block: Block, count: int) -> dict[frozenset[int], float]:
+    rows = [frozenset(np.flatnonzero(row).tolist()) for row in block.members(count)]
+    assert len(rows) == len(set(rows))
+    return dict(zip(rows, block.value.tolist(), strict=True))
+
+
+@settings(deadline=None)
+@given(lists(), st.integers(0, 150), st.integers(0, 2**32 - 1))
+def test_a_merged_block_holds_every_disjoint_union_that_is_good_enough(case, most_loss: int, seed: int) -> None:
+    count, servers = case
+    rng = np.random.default_rng(seed)
+    u = rng.integers(0, 40, count).astype(np.float64)
+    shared = rng.random(count) < 0.6
+    one, other = (single(i, sets, value) for i, (sets, value) in enumerate(servers))
+    losses = [profits(block, u).max() - profits(block, u) for block in (one, other)]
+    for block, (sets, value) in zip((one, other), servers, strict=True):
+        assert profits(block, u).tolist() == (sets @ (value - u)).tolist()
+
+    best: dict[frozenset[int], float] = {}
+    for (a, first), (b, second) in itertools.product(enumerate(one.members(count)), enumerate(other.members(count))):
+        if not (first & second).any() and losses[0][a] + losses[1][b] <= most_loss:
+            union = frozenset(np.flatnonzero((first | second) & shared).tolist())
+            best[union] = max(best.get(union, -np.inf), float(one.value[a] + other.value[b]))
+    both = merged(one, other, losses, float(most_loss), 144, shared)
+    assert both is not None
+    assert listed(both, count) == best
+
+    held = np.zeros((2, count), dtype=np.bool_)
+    both.mark(held)
+    for row, worth in enumerate(both.value.tolist()):  # what a set is worth is what its servers' tasks are worth
+        plan = np.full(count, REJECTED, dtype=np.int64)
+        both.give(row, plan)
+        assert worth == sum(servers[i][1][plan == i].sum() for i in range(2))
+        assert all(held[i][plan == i].all() for i in range(2))
+        assert set(np.flatnonzero((plan != REJECTED) & shared)) == set(np.flatnonzero(both.members(count)[row]))
+
+    plain = {name: getattr(getattr(blocks, name), "py_func", getattr(blocks, name)) for name in ("_profits", "_unions")}
+    with mock.patch.multiple(blocks, **plain):
+        again = merged(one, other, losses, float(most_loss), 144, shared)
+        assert again is not None
+        assert listed(again, count) == best
+        assert profits(one, u).tolist() == (servers[0][0] @ (servers[0][1] - u)).tolist()
+
+
+def test_too_many_unions_are_none() -> None:
+    sets = np.eye(6, dtype=np.bool_)
+    one, other = single(0, sets, np.ones(6)), single(1, sets, np.ones(6))
+    losses = [np.zeros(6), np.zeros(6)]
+    every = np.ones(6, dtype=np.bool_)
+    assert merged(one, other, losses, 0.0, 29, every) is None
+    both = merged(one, other, losses, 0.0, 30, every)
+    assert both is not None
+    assert len(both) == 15  # of the 30, each union stands twice
+
+
+def test_tasks_that_nobody_else_wants_leave_the_sets_and_the_best_stays() -> None:
+    sets = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], dtype=np.bool_)
+    seen = single(3, sets, np.array([5.0, 2.0, 4.0])).seen(np.array([True, False, False]))
+    assert listed(seen, 3) == {frozenset({0}): 7.0, frozenset(): 6.0}
+    plan = np.full(3, REJECTED, dtype=np.int64)
+    seen.give(seen.value.argmax(), plan)
+    assert plan.tolist() == [3, 3, REJECTED]
+
+
+def searching(table: Table) -> Anytime:
+    """A search that has its plan and the Lagrangian bound."""
+    anytime = Anytime(table, Search(), None)
+    anytime.first()
+    anytime.tighten(1.0, converged=0.01)
+    return anytime
+
+
+def optimum(table: Table) -> float:
+    """The best of all plans, server by server over the sets of tasks left."""
+    weight, best = table.weights(), {frozenset(range(table.m)): 0.0}
+    for i in range(table.n):
+        able = [j for j in range(table.m) if table.feasible[i, j]]
+        fits = [
+            (frozenset(chosen), float(table.value[i, list(chosen)].sum()))
+            for size in range(len(able) + 1)
+            for chosen in itertools.combinations(able, size)
+            if weight[i, list(chosen)].sum() <= table.room[i]
+        ]
+        after: dict[frozenset[int], float] = {}
+        for left, worth in best.items():
+            for chosen, more in fits:
+                if chosen <= left:
+                    after[left - chosen] = max(after.get(left - chosen, -np.inf), worth + more)
+        best = after
+    return max(best.values())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 4), st.integers(3, 8), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
+def test_merging_finds_and_proves_the_best_of_all_plans(n: int, m: int, real: bool, shared: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weight = rng.uniform(1, 9, (n, m)) if real else rng.integers(1, 9, (n, m))
+    weight = weight[0] if shared else weight
+    room = rng.uniform(4, 20, n) if real else rng.integers(4, 20, n)
+    table = Table(rng.uniform(1, 30, (n, m)), weight, room, rng.random((n, m)) < 0.9)
+    anytime = searching(table)
+    anytime.merge()
+    best = optimum(table)
+    assert anytime.worth <= best * (1 + 1e-9)
+    assert anytime.bound >= best * (1 - 1e-9)
+    assert anytime.proven
+
+
+@pytest.mark.parametrize(("seed", "best"), [(15, 30_796.288), (14, 22_819.528)])
+def test_merging_proves_what_the_bound_of_single_servers_leaves_open(seed: int, best: float) -> None:
+    table = draw(seed).table
+    anytime = Anytime(table, Search(seed), 60_000)  # of rounds: the same plan again
+    anytime.first()
+    anytime.improve(0.3)
+    anytime.tighten(0.8, converged=0.01)
+    assert not anytime.proven
+    before, pairs = anytime.bound, anytime.pairs
+    anytime.merge()
+    assert best * (1 - 1e-6) <= anytime.bound <= before
+    assert (anytime.bound - best) < 0.5 * (before - best)
+    assert anytime.pairs < pairs
+
+
+def test_merging_ends_when_it_is_told_to() -> None:
+    calls, last = itertools.count(), math.inf
+    anytime = Anytime(draw(14).table, Search(stopped=lambda: next(calls) > last), None)
+    anytime.first()
+    anytime.tighten(1.0, converged=0.01)
+    before, last = anytime.bound, next(calls) + 40  # while the servers' sets are listed, or soon after
+    anytime.merge()
+    assert not anytime.proven
+    assert anytime.worth < anytime.bound <= before
+    assert last < next(calls) < last + 400
