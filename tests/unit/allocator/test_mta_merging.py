@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgora.allocator.mta import blocks, draw
+from edgora.allocator.mta import blocks, descent, draw
 from edgora.allocator.mta.anytime import Anytime
-from edgora.allocator.mta.blocks import Block, merged, profits, single
+from edgora.allocator.mta.blocks import Block, Flat, members, merged, profits, single, words
+from edgora.allocator.mta.descent import Descent
+from edgora.allocator.mta.lagrange import Lagrangian
+from edgora.allocator.mta.prices import core_of
 from edgora.allocator.mta.table import REJECTED, Table
 from edgora.allocator.search import Search
 
@@ -25,38 +28,56 @@ def lists(choose: st.DrawFn) -> tuple[int, list[tuple[np.ndarray, np.ndarray]]]:
     for _ in range(2):
         chosen = choose(st.lists(st.frozensets(tasks, max_size=4), min_size=1, max_size=12, unique=True))
         sets = np.zeros((len(chosen), count), dtype=np.bool_)
-        for row, members in zip(sets, chosen, strict=True):
-            row[list(members)] = True
+        for row, tasks_ in zip(sets, chosen, strict=True):
+            row[list(tasks_)] = True
         value = np.array(choose(st.lists(st.integers(1, 50), min_size=count, max_size=count)), dtype=np.float64)
         found.append((sets, value))
     return count, found
 
 
 def listed(block: Block, count: int) -> dict[frozenset[int], float]:
-    rows = [frozenset(np.flatnonzero(row).tolist()) for row in block.members(count)]
+    rows = [frozenset(np.flatnonzero(row).tolist()) for row in members(block.tasks, count)]
     assert len(rows) == len(set(rows))
     return dict(zip(rows, block.value.tolist(), strict=True))
 
 
 @settings(deadline=None)
-@given(lists(), st.integers(0, 150), st.integers(0, 2**32 - 1))
-def test_a_merged_block_holds_every_disjoint_union_that_is_good_enough(case, most_loss: int, seed: int) -> None:
+@given(lists(), st.integers(0, 150), st.sampled_from([0.0, 0.6, 1.0]), st.integers(0, 2**32 - 1))
+def test_a_merged_block_holds_every_disjoint_union_that_is_good_enough(
+    case, most_loss: int, wanted: float, seed: int
+) -> None:
     count, servers = case
     rng = np.random.default_rng(seed)
     u = rng.integers(0, 40, count).astype(np.float64)
-    shared = rng.random(count) < 0.6
-    one, other = (single(i, sets, value) for i, (sets, value) in enumerate(servers))
-    losses = [profits(block, u).max() - profits(block, u) for block in (one, other)]
-    for block, (sets, value) in zip((one, other), servers, strict=True):
-        assert profits(block, u).tolist() == (sets @ (value - u)).tolist()
+    shared = rng.random(count) < wanted
+    kernels = [
+        blocks._packed, blocks._profits, blocks.sums, blocks._slot, blocks._distinct, blocks._table_size, blocks._signs,
+        blocks._signed, blocks._unions,
+    ]  # fmt: skip
+    plain = {kernel.__name__: getattr(kernel, "py_func", kernel) for kernel in kernels}
 
-    best: dict[frozenset[int], float] = {}
-    for (a, first), (b, second) in itertools.product(enumerate(one.members(count)), enumerate(other.members(count))):
-        if not (first & second).any() and losses[0][a] + losses[1][b] <= most_loss:
-            union = frozenset(np.flatnonzero((first | second) & shared).tolist())
-            best[union] = max(best.get(union, -np.inf), float(one.value[a] + other.value[b]))
-    both = merged(one, other, losses, float(most_loss), 144, shared)
-    assert both is not None
+    def both_ways() -> tuple[Block, dict[frozenset[int], float]]:
+        mine = [single(i, sets, value) for i, (sets, value) in enumerate(servers)]
+        for at, (block, (sets, value)) in enumerate(zip(mine, servers, strict=True)):
+            profit = profits(Flat.of([block], block.tasks.shape[1]), u)
+            assert profit.tolist() == (sets @ (value - u)).tolist()
+            order = np.argsort(-profit, kind="stable")
+            mine[at], losses[at] = block.only(order), profit.max() - profit[order]
+            parts[at] = profit.max()
+        held = members(mine[0].union() | mine[1].union(), count)
+        found = merged(
+            *mine, (losses[0], losses[1]), float(most_loss), 144, words(shared[None])[0], sum(parts) + u[held].sum()
+        )
+        assert found is not None
+        best: dict[frozenset[int], float] = {}
+        for (a, first), (b, second) in itertools.product(*(enumerate(members(block.tasks, count)) for block in mine)):
+            if not (first & second).any() and losses[0][a] + losses[1][b] <= most_loss:
+                union = frozenset(np.flatnonzero((first | second) & shared).tolist())
+                best[union] = max(best.get(union, -np.inf), float(mine[0].value[a] + mine[1].value[b]))
+        return found, best
+
+    losses, parts = [np.zeros(0)] * 2, [0.0] * 2
+    both, best = both_ways()
     assert listed(both, count) == best
 
     held = np.zeros((2, count), dtype=np.bool_)
@@ -66,30 +87,26 @@ def test_a_merged_block_holds_every_disjoint_union_that_is_good_enough(case, mos
         both.give(row, plan)
         assert worth == sum(servers[i][1][plan == i].sum() for i in range(2))
         assert all(held[i][plan == i].all() for i in range(2))
-        assert set(np.flatnonzero((plan != REJECTED) & shared)) == set(np.flatnonzero(both.members(count)[row]))
+        assert set(np.flatnonzero((plan != REJECTED) & shared)) == set(np.flatnonzero(members(both.tasks[row], count)))
 
-    plain = {name: getattr(getattr(blocks, name), "py_func", getattr(blocks, name)) for name in ("_profits", "_unions")}
     with mock.patch.multiple(blocks, **plain):
-        again = merged(one, other, losses, float(most_loss), 144, shared)
-        assert again is not None
-        assert listed(again, count) == best
-        assert profits(one, u).tolist() == (servers[0][0] @ (servers[0][1] - u)).tolist()
+        again, _ = both_ways()
+    assert listed(again, count) == best
 
 
 def test_too_many_unions_are_none() -> None:
     sets = np.eye(6, dtype=np.bool_)
     one, other = single(0, sets, np.ones(6)), single(1, sets, np.ones(6))
-    losses = [np.zeros(6), np.zeros(6)]
-    every = np.ones(6, dtype=np.bool_)
-    assert merged(one, other, losses, 0.0, 29, every) is None
-    both = merged(one, other, losses, 0.0, 30, every)
+    losses = np.zeros(6), np.zeros(6)
+    assert merged(one, other, losses, 0.0, 14, words(np.ones((1, 6), dtype=np.bool_))[0], 12.0) is None
+    both = merged(one, other, losses, 0.0, 15, words(np.ones((1, 6), dtype=np.bool_))[0], 12.0)
     assert both is not None
     assert len(both) == 15  # of the 30, each union stands twice
 
 
 def test_tasks_that_nobody_else_wants_leave_the_sets_and_the_best_stays() -> None:
     sets = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], dtype=np.bool_)
-    seen = single(3, sets, np.array([5.0, 2.0, 4.0])).seen(np.array([True, False, False]))
+    seen = single(3, sets, np.array([5.0, 2.0, 4.0])).seen(words(np.array([[True, False, False]]))[0])
     assert listed(seen, 3) == {frozenset({0}): 7.0, frozenset(): 6.0}
     plan = np.full(3, REJECTED, dtype=np.int64)
     seen.give(seen.value.argmax(), plan)
@@ -122,6 +139,33 @@ def optimum(table: Table) -> float:
                     after[left - chosen] = max(after.get(left - chosen, -np.inf), worth + more)
         best = after
     return max(best.values())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 4), st.integers(3, 8), st.booleans(), st.sets(st.integers(0, 3)), st.integers(0, 2**32 - 1))
+def test_the_bound_over_lists_falls_and_holds(n: int, m: int, real: bool, unlisted: set[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weight = rng.uniform(1, 9, m) if real else rng.integers(1, 9, m)
+    room = rng.uniform(4, 20, n) if real else rng.integers(4, 20, n)
+    table = Table(rng.uniform(1, 30, (n, m)), weight, room, np.ones((n, m), dtype=np.bool_))
+    core = core_of(table, np.arange(m))
+    u = rng.uniform(0, 15, m)
+    lagrangian = Lagrangian(core, np.zeros(n), 0.0, math.inf)
+    before = lagrangian.at(u)[0]
+    sets = lagrangian.sets(u, math.inf, 1_000, [i for i in range(n) if i not in unlisted])
+    listed_ = [single(i, found, table.value[i]) for i, found in sets.items()]
+    rest = [i for i in range(n) if i not in sets]
+
+    found = Descent(listed_, rest, lagrangian, u, 0.0)
+    assert optimum(table) * (1 - 1e-9) <= found.bound <= before * (1 + 1e-9)
+    assert lagrangian.at(found.u)[0] == pytest.approx(found.bound, rel=1e-9)
+    for block, part, loss in zip(listed_, found.parts, found.losses, strict=True):
+        assert part - loss == pytest.approx(profits(Flat.of([block], 1), found.u))
+        assert loss.min() >= -1e-9
+    assert ((found.share >= 0) & (found.share <= 1)).all()
+    with mock.patch.object(descent, "_descend", getattr(descent._descend, "py_func", descent._descend)):
+        again = Descent(listed_, rest, lagrangian, u, 0.0)
+    assert (again.bound, again.u.tolist(), again.evaluations) == (found.bound, found.u.tolist(), found.evaluations)
 
 
 @settings(deadline=None, max_examples=40)

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.compiled import COMPILED
-from edgora.allocator.mta.blocks import merged, profits, single
 from edgora.allocator.mta.branch import Branching
 from edgora.allocator.mta.exchange import exchanged, worthwhile
 from edgora.allocator.mta.lagrange import Lagrangian
@@ -38,7 +37,7 @@ Ints = NDArray[np.int64]
 
 PROOF = 1e-9
 """Relative gap at which a plan counts as proven."""
-_EVALUATION, _NODE = 10, 30
+_EVALUATION, _NODE, _STEP = 10, 30, 1_000
 """Cost of an evaluation of the Lagrangian, and of a node, in rounds of rebuilding."""
 _BATCH = 50
 """Rounds between two looks at the rounds left."""
@@ -59,6 +58,8 @@ _TIGHT_PAIRS = 1_000_000
 """Largest core that the Lagrangian bound is computed for."""
 _BRANCH_PAIRS = 2_500
 """Most pairs that a tree is searched over: its nodes must stay short."""
+_MERGE_PAIRS = 1_500
+"""Most pairs in which servers merge; only compiled, it is quicker than a tree."""
 _ROUGH, _FAIR, _EARLY = 3e-3, 5e-4, 0.4
 """Relative gap of a first plan of a large table from which on its prices, found on a sample, are made better: the latter
 while less than _EARLY of the budget is spent."""
@@ -87,10 +88,7 @@ def ready() -> None:
     lagrangian = Lagrangian(core, nu, 0.0, 3.0)
     lagrangian.run(1, 0.0)
     lagrangian.probe(0.0, lambda: False)
-    lagrangian.subsets(0.0, 1)
-    block = single(0, np.ones((1, 2), dtype=np.bool_), np.ones(2))
-    loss = profits(block, np.ones(2))
-    merged(block, block, (loss, loss), 0.0, 1, np.ones(2, dtype=np.bool_))
+    Merging(lagrangian, 0.0, lambda: False).step(0.0)
     Branching(core, core.value, np.zeros(2), nu, plan, 0.0, 3.0).run(1)
 
 
@@ -287,10 +285,16 @@ class Anytime:
         if not self.over() and lagrangian.evaluations >= lagrangian.probing:
             lagrangian.probe(self.worth, self._search.over)
             self._spent += _EVALUATION * int(np.isfinite(lagrangian.value).sum()) // max(1, len(core.room))
-            if self._rebuilder is not None and core is self._priced.core:
-                plan = self._in_core(core)
-                self._rebuilder.restrict(_pairs(lagrangian.value, plan))
-                self._rebuilder.restart(plan)
+            self._keep_to(core)
+
+    def _keep_to(self, core: Core) -> None:
+        """Have plans rebuilt in the pairs that are left alone."""
+        assert self._priced is not None
+        assert self._lagrangian is not None
+        if self._rebuilder is not None and core is self._priced.core:
+            plan = self._in_core(core)
+            self._rebuilder.restrict(_pairs(self._lagrangian.value, plan))
+            self._rebuilder.restart(plan)
 
     def again(self) -> None:
         """Let `tighten` take long steps anew, with the better plan and the fewer pairs."""
@@ -327,20 +331,26 @@ class Anytime:
 
         self._in_slices(until, _NODE, work)
 
-    def merge(self) -> None:
-        """Merge servers into groups until the bound meets the best plan, or groups grow too large."""
+    def merge(self, until: float = 1.0) -> bool:
+        """Merge servers into groups until the budget's share `until`, the bound meets the best plan, or groups grow too large.
+
+        Returns whether there was anything to merge.
+        """
         lagrangian, core = self._lagrangian, self._tight_core
-        if lagrangian is None or core is None or self.over():
-            return
-        merging = Merging(lagrangian, self.worth, self._search.over)
-        while not self.over():
+        if not COMPILED or lagrangian is None or core is None or self.over() or self.pairs > _MERGE_PAIRS:
+            return False
+        merging = Merging(lagrangian, self.worth, lambda: self.over() or self.share() >= until)
+        while self.share() < until and not self.over():
             before = self.worth
             self._offer(core, merging.step(self.worth))
+            self._spent += _STEP
             self.bounded(merging.bound)
             if merging.stuck and self.worth <= before:
                 break
         lagrangian.value[~merging.pairs()] = -np.inf
+        self._keep_to(core)
         self._branching = None  # another tree has fewer pairs
+        return True
 
     @property
     def pairs(self) -> int:

@@ -134,6 +134,15 @@ class Lagrangian:
         value[servers] = self.value[servers]
         return subsets(value, self._weight, self._room, u, parts, gap, most)
 
+    def knapsacks(self, servers: Sequence[int]) -> tuple[Any, ...]:
+        """What `evaluate` takes for these servers alone, but for the multipliers after the fourth; the sixth is what they take."""
+        rows = np.array(servers, dtype=np.int64)
+        weight = self._weight[rows] if len(self._weight) > 1 else self._weight
+        return (
+            self.value[rows], weight, self._room[rows], self._unit, np.zeros(len(rows)), np.zeros((len(rows), len(self.u)), np.bool_),
+            self._items, self._scratch, self._take, *self._work,
+        )  # fmt: skip
+
     def probe(self, worth: float, over: Callable[[], bool]) -> None:
         """Exclude the pairs that no plan better than `worth` holds, seen from the best multipliers; none if cut off."""
         n, count = self.value.shape

@@ -2,29 +2,28 @@
 
 The Lagrangian bound (`lagrange`) lets every server choose its own best set of tasks at the tasks' multipliers; what is left of
 the gap comes from servers that want the same tasks. Where two servers are one block (`blocks`), whose sets are disjoint
-unions of theirs, the two no longer compete, and the bound is lower. A step takes an open node, first that of all plans,
+unions of theirs, the two no longer compete, and the bound is lower. A step
 
-1. solves the master problem over its blocks, by column generation:
-
-       maximise sum_b sum_S V_S y_S,   sum_S y_S <= 1 for each block b,   sum_{S holds j} y_S <= 1 for each task j
-
-   At any multipliers u of the tasks,  L(u) = sum_j u_j + sum_b max(0, max_S V_S - u(S))  is a bound, whatever the LP's precision;
-2. drops each set whose profit falls short of its block's best by more than the gap: it is in no better plan;
-3. merges the pairs of blocks that share most of some tasks in the LP's solution, where what they may hold stays short;
-4. where nothing could be merged, branches: a block holds a task that the LP splits, or it does not.
+1. lowers the bound over the blocks at hand (`descent`);
+2. drops each set that is in no better plan: it loses more than the gap, alone or together with the least that the
+   others lose beside it;
+3. makes a plan of what is left, block by block;
+4. merges the pairs of blocks that take the same tasks in turn, where what they may hold stays short.
 
 A lower bound shortens the lists, and shorter lists let larger groups merge: at 20 x 50 a gap of 0.1 to 0.3 % is closed
-in a second, mostly without a branch. A server with too many sets to list is priced by its knapsack until the gap is
-small enough. Column generation over groups is Dantzig and Wolfe's decomposition with coarser blocks.
+within tenths of a second, mostly without a branch. A server with too many sets to list keeps its knapsack until the gap is
+small enough. The bound over groups is that of Dantzig and Wolfe's decomposition with coarser blocks.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgora.allocator.mta.blocks import Block, merged, profits, single
+from edgora.allocator.compiled import compiled
+from edgora.allocator.mta.blocks import Block, Flat, members, merged, profits, single, words
+from edgora.allocator.mta.descent import Descent
 from edgora.allocator.mta.lagrange import Lagrangian
 from edgora.allocator.mta.table import REJECTED
 
@@ -34,25 +33,42 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_LISTED = 30_000
+_LISTED = 10_000
 """Most sets of a server that are listed."""
-_LISTS = (20_000, 200_000, 1_000_000)
+_LISTS = (1_000, 10_000, 100_000)
 """Most sets of a merged block; the next where no pair stays below."""
+_PASSES, _LEFT = 2, 0.98
+"""Most passes over all sets for what others lose beside them; another one where less than this share is left."""
+_BESIDE = 200
+"""Most sets of another block that are looked at for one that is disjoint."""
+_SPLIT = 0.02
+"""A block that holds a task more often than this, and not always, shares it with others."""
+_OVERLAPS = 20
+"""Pairs of blocks that are tried where none is seen to take turns, those with the shortest lists first."""
 _AGAIN = 0.8
 """Servers with too many sets are listed anew when the gap has fallen to this share."""
-_ROUNDS = 20
-"""Most rounds of column generation."""
-_CLOSE = 0.02
-"""... which ends when the LP's value is as near to the bound, in gaps."""
-_START, _MORE = 40, 10
-"""Columns of each block in the first LP, and most that a round adds."""
-_REACH = 0.5
-"""Added columns lose at most this share of the gap."""
-_SMOOTH = 0.5
-"""New columns are sought between the LP's multipliers and the best so far, which jump less (Wentges 1997)."""
-_TINY = 1e-7
 _PROOF = 1e-9
 """Relative difference in worth at which no plan is better."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the last descent showed of each block, and what follows for blocks merged since."""
+
+    parts: list[float]
+    losses: list[Floats]
+    """By rising loss."""
+    share: Floats
+    """(b,c)"""
+
+    def add(self, part: float, losses: Floats, share: Floats) -> None:
+        self.parts.append(part)
+        self.losses.append(losses)
+        self.share = np.concatenate((self.share, share[None]))
+
+    def only(self, kept: list[int]) -> None:
+        self.parts, self.losses = [self.parts[b] for b in kept], [self.losses[b] for b in kept]
+        self.share = self.share[kept]
 
 
 class Merging:
@@ -64,6 +80,7 @@ class Merging:
         self._u = lagrangian.best_u.copy()
         self.bound = lagrangian.at(self._u)[0]
         self._blocks: list[Block] = []
+        self._width = words(np.zeros((0, len(self._u)), dtype=np.bool_)).shape[1]
         self._open: list[int] = []
         """Servers without a block."""
         self._listed_at = np.inf
@@ -82,22 +99,20 @@ class Merging:
         self._list(_gap(self.bound, worth))
 
     def step(self, worth: float) -> Ints:
-        """Bound, drop, merge, seeking plans worth more than `worth`; a plan of the core that the LP suggests."""
-        shared = self._wanted() > 1
+        """Bound, drop, merge, seeking plans worth more than `worth`; a plan of the core."""
+        shared = self._shared()
+        self._u = np.where(members(shared, len(self._u)), self._u, 0.0)  # nobody bids for what one block alone may hold
         self._blocks = [block.seen(shared) for block in self._blocks]
-        self._u = np.where(shared, self._u, 0.0)  # nobody bids for a task that one block alone may hold
-        master = _Master(self._blocks, self._open, self._lagrangian, self._u)
-        master.solve(worth, self._over)
-        self._u, self.bound = master.u, min(self.bound, master.bound)
-        gap = _gap(master.bound, worth)
-        losses = []
-        for b, profit in enumerate(master.profits):
-            loss = master.parts[b] - profit
-            kept = loss <= gap
-            self._blocks[b] = self._blocks[b].only(kept)
-            losses.append(loss[kept])
-        self.stuck = not (self._list(gap) or self._merge(losses, master.split(), gap))
-        return master.plan()
+        descent = Descent(self._blocks, self._open, self._lagrangian, self._u, worth)
+        self._u, self.bound = descent.u, min(self.bound, descent.bound)
+        gap = _gap(descent.bound, worth)
+        self._drop(descent.losses, gap)
+        plan = self._plan(descent)
+        if not all(map(len, self._blocks)):  # a block without a set: no plan is better
+            self.bound, self.stuck = min(self.bound, worth), True
+            return plan
+        self.stuck = not (self._list(gap) or self._merge(descent, gap))
+        return plan
 
     def pairs(self) -> Bools:
         """Which server may hold which task in a better plan (n,c)."""
@@ -107,163 +122,152 @@ class Merging:
         held[self._open] = self._value[self._open] > 0.0
         return held
 
-    def _wanted(self) -> Ints:
-        """How many blocks and open servers may hold each task (c,)."""
-        wanted: Ints = (self._value[self._open] > 0.0).sum(axis=0)
-        for block in self._blocks:
-            wanted = wanted + block.union(len(wanted))
-        return wanted
+    def _unions(self) -> list[Ints]:
+        """What each block and each open server may hold (words,)."""
+        return [block.union() for block in self._blocks] + list(words(self._value[self._open] > 0.0))
+
+    def _shared(self) -> Ints:
+        """What two of them may hold (words,)."""
+        once = twice = np.zeros(self._width, dtype=np.int64)
+        for union in self._unions():
+            once, twice = once | union, twice | (once & union)
+        return twice
+
+    def _drop(self, losses: list[Floats], gap: float) -> None:
+        """Keep the sets that a better plan may hold, by rising loss."""
+        for b, loss in enumerate(losses):
+            kept = np.flatnonzero(loss <= gap)
+            kept = kept[np.argsort(loss[kept], kind="stable")]
+            self._blocks[b], losses[b] = self._blocks[b].only(kept), loss[kept]
+        for _ in range(0 if self._over() else _PASSES):
+            flat = Flat.of(self._blocks, self._width)
+            order = np.argsort(np.diff(flat.starts), kind="stable")
+            good = np.ones(len(flat.value), dtype=np.bool_)
+            _beside(flat.tasks, np.concatenate([np.zeros(0), *losses]), flat.starts, order, gap, good)
+            for b, (first, last) in enumerate(zip(flat.starts[:-1].tolist(), flat.starts[1:].tolist(), strict=True)):
+                mine = good[first:last]
+                self._blocks[b], losses[b] = self._blocks[b].only(mine), losses[b][mine]
+            if good.sum() > _LEFT * len(good):
+                return
+
+    def _plan(self, descent: Descent) -> Ints:
+        """Block after block the best of its sets that is free, those first that lose most by their second best."""
+        plan = np.full(len(self._u), REJECTED, dtype=np.int64)
+        flat = Flat.of(self._blocks, self._width)
+        second = np.array([loss[1] if len(loss) > 1 else np.inf for loss in descent.losses])
+        rows = np.empty(len(self._blocks), dtype=np.int64)
+        _greedy(flat.tasks, flat.starts, np.argsort(-second, kind="stable"), rows)
+        for block, row in zip(self._blocks, rows.tolist(), strict=True):
+            if row >= 0:
+                block.give(row, plan)
+        for server, taken in zip(self._open, descent.taken, strict=True):
+            plan[taken & (plan == REJECTED)] = server
+        return plan
 
     def _list(self, gap: float) -> bool:
         """Make blocks of the open servers whose sets are few enough by now."""
         if not self._open or gap > _AGAIN * self._listed_at:
             return False
-        self._listed_at, left = gap, []
-        for server in self._open:
-            found = {} if self._over() else self._lagrangian.sets(self._u, gap, _LISTED, [server])
-            self._blocks += [single(server, sets, self._value[server]) for sets in found.values()]
-            left += [] if found else [server]
-        listed, self._open = len(left) < len(self._open), left
+        self._listed_at = gap
+        found = self._lagrangian.sets(self._u, gap, _LISTED, self._open)
+        self._blocks += [single(server, sets, self._value[server]) for server, sets in found.items()]
+        listed, self._open = bool(found), [server for server in self._open if server not in found]
         return listed
 
-    def _merge(self, losses: list[Floats], split: Floats, gap: float) -> bool:
-        """Merge blocks two by two, those first that share most of the tasks which the LP splits (b,c)."""
-        common = np.minimum(split[:, None], split[None]).sum(axis=2)
-        one, other = np.nonzero(np.triu(common, 1) > _TINY)
-        order = np.argsort(-common[one, other], kind="stable")
-        wanted = self._wanted()
-        mine = [block.union(len(wanted)) for block in self._blocks]
-        for most in _LISTS:
-            left, found = set(range(len(self._blocks))), []
-            for a, b in zip(one[order].tolist(), other[order].tolist(), strict=True):
-                if a in left and b in left and not self._over():
-                    others = wanted - mine[a] - mine[b] > 0
-                    both = merged(self._blocks[a], self._blocks[b], (losses[a], losses[b]), gap, most, others)
-                    if both is not None:
-                        left -= {a, b}
-                        found.append(both)
-            if found:
-                self._blocks = [*found, *(self._blocks[b] for b in sorted(left))]
-                return True
-        return False
-
-
-class _Master:
-    """The master problem of some blocks and open servers: column generation from multipliers u."""
-
-    def __init__(self, blocks: Sequence[Block], unlisted: Sequence[int], lagrangian: Lagrangian, u: Floats) -> None:
-        import highspy as library  # only `exact` needs it
-
-        self._blocks, self._open, self._lagrangian = tuple(blocks), tuple(unlisted), lagrangian
-        self._held: list[set[int]] = [set() for _ in self._blocks]
-        self._columns: list[tuple[int, int, Bools]] = []
-        """Block, row in it, tasks; of an open server its place after the blocks, and no row."""
-        self._x = np.zeros(0)
-        rows = len(blocks) + len(unlisted) + len(u)
-        highspy: Any = library  # partly typed
-        lp = highspy.HighsLp()
-        lp.num_row_, lp.num_col_, lp.sense_ = rows, 0, highspy.ObjSense.kMaximize
-        lp.row_lower_, lp.row_upper_ = np.full(rows, -highspy.kHighsInf), np.ones(rows)
-        lp.a_matrix_.format_, lp.a_matrix_.start_ = highspy.MatrixFormat.kColwise, np.zeros(1, dtype=np.int32)
-        self._highs, self._infinite = highspy.Highs(), highspy.kHighsInf
-        self._highs.silent()
-        self._highs.setOptionValue("threads", 1)
-        self._highs.passModel(lp)
-        self.u, self.bound = u, np.inf
-        """The best multipliers, and L there."""
-        self.profits: list[Floats] = []
-        """There, of each block's sets."""
-        self.parts = np.zeros(0)
-        """The best of them, and of what open servers may hold."""
-
-    def solve(self, worth: float, over: Callable[[], bool]) -> None:
-        total, profits_, parts, taken = self._priced(self.u)
-        self._keep(self.u, total, profits_, parts)
-        self._add(profits_, parts, taken, np.inf, _START)
-        for turn in range(_ROUNDS):
-            self._highs.run()
-            solution, least = self._highs.getSolution(), self._highs.getInfo().objective_function_value
-            self._x = np.array(solution.col_value)
-            duals = np.maximum(np.array(solution.row_dual)[len(self.parts) :], 0.0)
-            if self.bound - least <= _CLOSE * max(least - worth, 0.0) or self.bound <= worth or over():
-                return
-            added = False
-            for share in (0.0 if turn == _ROUNDS - 1 else _SMOOTH, 0.0):
-                u = share * self.u + (1.0 - share) * duals
-                total, profits_, parts, taken = self._priced(u)
-                if total < self.bound:
-                    self._keep(u, total, profits_, parts)
-                added = self._add(profits_, parts, taken, _REACH * (self.bound - worth), _MORE)
-                if added:
-                    break
-            if not added:
-                return
-
-    def _keep(self, u: Floats, total: float, profits_: list[Floats], parts: Floats) -> None:
-        self.u, self.bound, self.profits, self.parts = u, total, profits_, parts
-
-    def _priced(self, u: Floats) -> tuple[float, list[Floats], Floats, Bools]:
-        """L(u); the profits of each block's sets, the best of each block and open server, and what the latter take."""
-        found = [profits(block, u) for block in self._blocks]
-        best = [max(0.0, float(profit.max(initial=0.0))) for profit in found]
-        _, parts, taken = self._lagrangian.at(u)
-        every = np.array([*best, *parts[list(self._open)]])
-        return float(u.sum() + every.sum()), found, every, taken[list(self._open)]
-
-    def _add(self, profits_: list[Floats], parts: Floats, taken: Bools, reach: float, most: int) -> bool:
-        """Add the best sets of each block that are no columns yet, and what open servers take."""
-        fresh: list[tuple[int, int, Bools]] = []
-        value: list[float] = []
-        for b, (block, profit) in enumerate(zip(self._blocks, profits_, strict=True)):
-            near = np.argpartition(-profit, min(most, len(profit)) - 1)[:most] if len(profit) else np.zeros(0, int)
-            rows = [k for k in near[profit[near] >= parts[b] - reach].tolist() if k not in self._held[b]]
-            self._held[b].update(rows)
-            value += block.value[rows].tolist()
-            fresh += [
-                (b, k, tasks)
-                for k, tasks in zip(rows, block.only(np.array(rows, int)).members(len(self.u)), strict=True)
-            ]
-        known = {(b, tasks.tobytes()) for b, row, tasks in self._columns if row < 0}
-        for k, (server, tasks) in enumerate(zip(self._open, taken, strict=True)):
-            if (len(self._blocks) + k, tasks.tobytes()) not in known:
-                fresh.append((len(self._blocks) + k, -1, tasks.copy()))
-                value.append(float(self._lagrangian.value[server, tasks].sum()))
-        if not fresh:
-            return False
-        self._columns += fresh
-        held = [np.concatenate(([b], len(parts) + np.flatnonzero(tasks))) for b, _, tasks in fresh]
-        start = np.concatenate(([0], np.cumsum([len(rows) for rows in held])[:-1])).astype(np.int32)
-        index = np.concatenate(held).astype(np.int32)
-        self._highs.addCols(
-            len(fresh), np.array(value), np.zeros(len(fresh)), np.full(len(fresh), self._infinite), len(index), start, index,
-            np.ones(len(index)),
+    def _merge(self, descent: Descent, gap: float) -> bool:
+        """Merge blocks two by two where what they hold together stays short: all that stay shortest, or else some others."""
+        seen = _Seen(descent.parts.tolist(), descent.losses, descent.share[: len(self._blocks)])
+        shortest, *longer = _LISTS
+        changed = False
+        while any(self._sweep(seen, gap, shortest, pairs(seen)) for pairs in (self._turns, self._overlaps)):
+            changed = True
+        return changed or any(
+            self._sweep(seen, gap, most, self._turns(seen) + self._overlaps(seen)) for most in longer
         )  # fmt: skip
-        return True
 
-    def plan(self) -> Ints:
-        """The LP's solution as a plan: its greatest columns that have no block and no task in common."""
-        plan = np.full(len(self.u), REJECTED, dtype=np.int64)
-        done: set[int] = set()
-        for at in np.argsort(-self._x, kind="stable").tolist():
-            b, row, tasks = self._columns[at]
-            if self._x[at] <= _TINY or b in done or (plan[tasks] != REJECTED).any():
+    def _sweep(self, seen: "_Seen", gap: float, most: int, pairs: list[tuple[int, int]]) -> bool:
+        """Merge each of these pairs of which neither is merged before; whether there was one."""
+        unions = np.array(self._unions())
+        left, fresh = set(range(len(self._blocks))), []
+        for a, b in pairs:
+            if a not in left or b not in left or self._over():
                 continue
-            done.add(b)
-            if row >= 0:
-                self._blocks[b].give(row, plan)
-            else:
-                plan[tasks] = self._open[b - len(self._blocks)]
-        return plan
+            others = np.bitwise_or.reduce(np.delete(unions, (a, b), axis=0), axis=0)
+            theirs = float(self._u[members(unions[a] | unions[b], len(self._u))].sum())
+            best, losses = seen.parts[a] + seen.parts[b] + theirs, (seen.losses[a], seen.losses[b])
+            both = merged(self._blocks[a], self._blocks[b], losses, gap, most, others, best)
+            if both is None:
+                continue
+            left -= {a, b}
+            profit = profits(Flat.of([both], self._width), self._u)
+            order = np.argsort(-profit, kind="stable")
+            fresh.append(both.only(order))
+            part = max(0.0, float(profit.max(initial=0.0)))
+            seen.add(part, part - profit[order], np.minimum(seen.share[a] + seen.share[b], 1.0))
+        seen.only([*sorted(left), *range(len(self._blocks), len(self._blocks) + len(fresh))])
+        self._blocks = [*(self._blocks[k] for k in sorted(left)), *fresh]
+        return bool(fresh)
 
-    def split(self) -> Floats:
-        """How much of each task that the LP splits each block has (b,c)."""
-        split = np.zeros((len(self.parts), len(self.u)))
-        for (b, _, tasks), x in zip(self._columns, self._x.tolist(), strict=False):
-            split[b, tasks] += x
-        split[(split < _TINY) | (split > 1.0 - _TINY)] = 0.0
-        return split[: len(self._blocks)]
+    def _turns(self, seen: "_Seen") -> list[tuple[int, int]]:
+        """Pairs of blocks that take the same tasks in turn, those first that do so most."""
+        share = np.where((seen.share > _SPLIT) & (seen.share < 1.0 - _SPLIT), seen.share, 0.0)
+        common = np.minimum(share[:, None], share[None]).sum(axis=2)
+        one, other = np.nonzero(np.triu(common, 1) > _SPLIT)
+        order = np.argsort(-common[one, other], kind="stable")
+        return list(zip(one[order].tolist(), other[order].tolist(), strict=True))
+
+    def _overlaps(self, _: "_Seen") -> list[tuple[int, int]]:
+        """Pairs that may hold a task in common, those with the shortest lists."""
+        held = np.array([block.union() for block in self._blocks]).reshape(len(self._blocks), self._width)
+        size = np.array([len(block) for block in self._blocks], dtype=np.float64)
+        one, other = np.nonzero(np.triu((held[:, None] & held[None]).any(axis=2), 1))
+        order = np.argsort(size[one] * size[other], kind="stable")[:_OVERLAPS]
+        return list(zip(one[order].tolist(), other[order].tolist(), strict=True))
 
 
 def _gap(bound: float, worth: float) -> float:
     """What a set may lose and still be in a better plan."""
     return bound - worth * (1.0 - _PROOF)
+
+
+@compiled
+def _beside(tasks: Ints, loss: Floats, starts: Ints, order: Ints, gap: float, kept: Bools) -> None:
+    """Leave out the sets that lose more than the gap together with the least that every other block loses beside them."""
+    width = tasks.shape[1]
+    for b in range(len(order)):
+        for k in range(starts[b], starts[b + 1]):
+            total = loss[k]
+            for other in order:
+                if other == b or total > gap:
+                    continue
+                least, looks = np.inf, 0
+                for row in range(starts[other], starts[other + 1]):
+                    if not kept[row]:
+                        continue
+                    looks += 1
+                    disjoint = True
+                    for word in range(width):
+                        if tasks[k, word] & tasks[row, word] != 0:
+                            disjoint = False
+                    if disjoint or looks == _BESIDE or total + loss[row] > gap:
+                        least = loss[row]
+                        break
+                total += least
+            kept[k] = total <= gap
+
+
+@compiled
+def _greedy(tasks: Ints, starts: Ints, order: Ints, rows: Ints) -> None:
+    """Of each block the first set that is disjoint from those of the blocks before it, as its row in the block; or -1."""
+    held = np.zeros(tasks.shape[1], np.int64)
+    for b in order:
+        rows[b] = -1
+        for k in range(starts[b], starts[b + 1]):
+            free = True
+            for word in range(len(held)):
+                if tasks[k, word] & held[word] != 0:
+                    free = False
+            if free:
+                rows[b] = k - starts[b]
+                held |= tasks[k]
+                break

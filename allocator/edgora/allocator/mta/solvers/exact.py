@@ -34,7 +34,6 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from edgora.allocator.compiled import COMPILED
 from edgora.allocator.mta.anytime import Anytime, ready
 from edgora.allocator.mta.table import REJECTED, Plan, Table
 from edgora.allocator.search import Found, Search, Status
@@ -289,8 +288,9 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 break
         anytime.improve(anytime.share() + spell)
         anytime.branch(0.9, nodes=_NODES)
-        for _ in range(_SPELLS if COMPILED and anytime.pairs <= _FEW else 0):
-            anytime.merge()
+        for _ in range(_SPELLS):
+            if not anytime.merge():
+                break
             worth = anytime.worth
             anytime.improve(anytime.share() + spell)
             anytime.branch(0.9, nodes=_NODES)
