@@ -26,7 +26,7 @@ BITS = 62
 _BYTE = 8
 _BYTES = 8
 """Bytes in a word, the last of them short."""
-_LOOKS = 20
+_LOOKS = 500
 """Pairs of sets that are looked at for each one that a merged block may have."""
 _SIGNS = 10
 """Tasks by which the sets of a block are sorted to be joined: most pairs that have one in common are not even looked at."""

@@ -4,7 +4,7 @@
    (Dantzig-Wolfe); pairs whose loss exceeds the gap between the two are in no better plan and are left out.
 2. Branch and bound over that bound, for a while: it proves the easiest of the small instances, and finds better plans.
 3. Where pairs are few, servers merge into groups (`merging`) until the bound meets the best plan or the groups grow too large.
-4. What is still open goes to HiGHS as a mixed-integer program over the pairs that are left,
+4. What is still open goes to HiGHS, until it finds a better plan, with which servers merge anew, or a proof: as a mixed-integer program over the pairs that are left,
 
     maximise sum W_ij x_ij,  sum_i x_ij <= 1 for each task,  sum_j w_ij x_ij <= room_i for each server,  x binary
 
@@ -50,6 +50,8 @@ _SPELL = 0.08
 """... but at most this share of the time."""
 _SPELLS = 3
 """Most such spells, and most rounds of merging, each with a better plan."""
+_TURNS = 3
+"""Most turns of merging and HiGHS: a better plan that HiGHS finds brings much to merging, and a bound little to HiGHS."""
 _FEW = 1_500
 """Pairs that are few enough to stop preparing, and for servers to merge."""
 _NODES = 500
@@ -176,8 +178,12 @@ class _Run:
     what is known when time is up, and the abandoned run ends at its next look.
     """
 
-    def __init__(self, table: Table, program: _Program, start: Plan, bound: float, search: Search) -> None:
-        self._table, self._program, self._search = table, program, search
+    def __init__(
+        self, table: Table, program: _Program, start: Plan, bound: float, search: Search, *, to_better: bool
+    ) -> None:
+        """to_better: end as soon as there is a better plan."""
+        self._table, self._program, self._search, self._to_better = table, program, search, to_better
+        self.better = False
         self.best, self.worth, self.bound, self.nodes = start, table.worth(start), bound, 0
         self.status: Status = "time_limit"
         self._abandoned = False
@@ -233,7 +239,7 @@ class _Run:
             plan = program.plan(table, np.asarray(columns, dtype=np.float64))
             worth = table.worth(plan)
             if worth > self.worth and not self._abandoned:
-                self.best, self.worth = plan, worth
+                self.best, self.worth, self.better = plan, worth, True
                 self._search.keep(Found(plan, max(self.bound, worth), "interrupted"), worth)
 
         def improved(event: Any) -> None:
@@ -241,7 +247,7 @@ class _Run:
 
         def look(event: Any) -> None:
             self.bound = min(self.bound, _upper(event.data_out.mip_dual_bound, program))
-            if self._abandoned or self._search.stopped():
+            if self._abandoned or self._search.stopped() or (self._to_better and self.better):
                 event.interrupt()
 
         def look_in_simplex(event: Any) -> None:
@@ -288,25 +294,40 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 break
         anytime.improve(anytime.share() + spell)
         anytime.branch(0.9, nodes=_NODES)
+        nodes = 0
+        for turn in range(_TURNS):
+            merging = self._merged(anytime, spell)
+            if anytime.over():
+                break
+            table, few = anytime.reduced(), anytime.pairs <= _SET_PAIRS
+            program = _Program.of(table, anytime.subsets(_SETS)).levelled(table) if few else _Program.of(table, {})
+            again = merging and turn < _TURNS - 1
+            run = _Run(table, program, anytime.plan, anytime.bound, search, to_better=again)
+            run.run()
+            nodes += run.nodes
+            anytime.offer(run.best)
+            anytime.bounded(run.bound)
+            if again and run.better and not anytime.over():
+                continue
+            found = anytime.found()
+            status: Status = "optimal" if anytime.proven else ("numerical" if run.status == "optimal" else run.status)
+            return Found(found.plan, found.bound, status, {**found.info, "highs_nodes": nodes})
+        found = anytime.found()
+        return dataclasses.replace(found, info={**found.info, "highs_nodes": nodes}) if nodes else found
+
+    @staticmethod
+    def _merged(anytime: Anytime, spell: float) -> bool:
+        """Merge servers, anew with each better plan that the pairs left lead to. Whether there was anything to merge."""
+        merging = False
         for _ in range(_SPELLS):
             if not anytime.merge():
                 break
-            worth = anytime.worth
+            merging, worth = True, anytime.worth
             anytime.improve(anytime.share() + spell)
             anytime.branch(0.9, nodes=_NODES)
             if anytime.over() or anytime.worth <= worth:
                 break
-        if not anytime.over():
-            table, few = anytime.reduced(), anytime.pairs <= _SET_PAIRS
-            program = _Program.of(table, anytime.subsets(_SETS)).levelled(table) if few else _Program.of(table, {})
-            run = _Run(table, program, anytime.plan, anytime.bound, search)
-            run.run()
-            anytime.offer(run.best)
-            anytime.bounded(run.bound)
-            found = anytime.found()
-            status: Status = "optimal" if anytime.proven else ("numerical" if run.status == "optimal" else run.status)
-            return Found(found.plan, found.bound, status, {**found.info, "highs_nodes": run.nodes})
-        return anytime.found()
+        return merging
 
 
 def _row(weight: NDArray[np.int64] | NDArray[np.float64], room: float) -> tuple[NDArray[np.float64], float]:

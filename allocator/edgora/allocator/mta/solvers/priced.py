@@ -43,7 +43,7 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         anytime.first()
         anytime.cool(0.9)
         if self.rounds is None and anytime.horizon_s < _TREE_S:
-            middle, late = anytime.after(0.55), anytime.after(0.65)
+            middle, late = anytime.after(0.45), anytime.after(0.6)
             anytime.improve(middle)
             anytime.tighten(late, converged=0.01)
         else:
