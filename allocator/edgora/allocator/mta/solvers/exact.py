@@ -4,7 +4,7 @@
    (Dantzig-Wolfe); pairs whose loss exceeds the gap between the two are in no better plan and are left out.
 2. Branch and bound over that bound, for a while: it proves the easiest of the small instances, and finds better plans.
 3. Where pairs are few, servers merge into groups (`merging`) until the bound meets the best plan or the groups grow too large.
-4. What is still open goes to HiGHS, until it finds a better plan, with which servers merge anew, or a proof: as a mixed-integer program over the pairs that are left,
+4. What is still open goes to HiGHS (where pairs are few, till it finds a better plan, with which servers merge anew) as a mixed-integer program over the pairs that are left,
 
     maximise sum W_ij x_ij,  sum_i x_ij <= 1 for each task,  sum_j w_ij x_ij <= room_i for each server,  x binary
 
@@ -52,6 +52,8 @@ _SPELLS = 3
 """Most such spells, and most rounds of merging, each with a better plan."""
 _TURNS = 3
 """Most turns of merging and HiGHS: a better plan that HiGHS finds brings much to merging, and a bound little to HiGHS."""
+_LONG = 0.05
+"""Share of the time for a better plan where merging leaves many pairs: HiGHS rarely finds one there."""
 _FEW = 1_500
 """Pairs that are few enough to stop preparing, and for servers to merge."""
 _NODES = 500
@@ -301,7 +303,7 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 break
             table, few = anytime.reduced(), anytime.pairs <= _SET_PAIRS
             program = _Program.of(table, anytime.subsets(_SETS)).levelled(table) if few else _Program.of(table, {})
-            again = merging and turn < _TURNS - 1
+            again = few and merging and turn < _TURNS - 1
             run = _Run(table, program, anytime.plan, anytime.bound, search, to_better=again)
             run.run()
             nodes += run.nodes
@@ -323,7 +325,7 @@ class Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if not anytime.merge():
                 break
             merging, worth = True, anytime.worth
-            anytime.improve(anytime.share() + spell)
+            anytime.improve(anytime.share() + (spell if anytime.pairs <= _SET_PAIRS else max(spell, _LONG)))
             anytime.branch(0.9, nodes=_NODES)
             if anytime.over() or anytime.worth <= worth:
                 break
