@@ -6,10 +6,11 @@
     improve   ruin and rebuild with annealing
     tighten   the Lagrangian bound; pairs that no better plan holds leave the search
     branch    branch and bound on what is left: better plans, and in the end a proof
+    merge     servers become groups, whose bound is lower still, until it meets the best plan
 
 How far the search has come is a share of its time, or, where a number of rounds is set, of that number: then no clock is
-read but for an outer limit, and a seed gives the same plan again. A Lagrangian evaluation counts as _EVALUATION rounds
-and a node of the tree as _NODE, about what they cost.
+read but for an outer limit, and a seed gives the same plan again. A Lagrangian evaluation counts as _EVALUATION rounds,
+a node of the tree as _NODE and a step of merging as _STEP, about what they cost.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ Ints = NDArray[np.int64]
 PROOF = 1e-9
 """Relative gap at which a plan counts as proven."""
 _EVALUATION, _NODE, _STEP = 10, 30, 1_000
-"""Cost of an evaluation of the Lagrangian, and of a node, in rounds of rebuilding."""
+"""Cost of an evaluation of the Lagrangian, of a node, and of a step of merging, in rounds of rebuilding."""
 _BATCH = 50
 """Rounds between two looks at the rounds left."""
 _SLICE = 0.01

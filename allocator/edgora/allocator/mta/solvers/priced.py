@@ -3,7 +3,7 @@
 Prices from the smoothed dual give a bound and a first plan within milliseconds. The rest of the budget goes to ruin and
 rebuild, with a share for the Lagrangian bound, which also leaves out what no better plan holds, and a share for branch
 and bound on what is left, which finds the last exchanges that rebuilding misses and often ends with a proof. With a few
-tenths of a second servers merge, too: at 20 x 50 a second then leaves a third of the gap.
+tenths of a second servers merge, too: at 20 x 50 a second then leaves a quarter of the gap.
 
 With `rounds` the budget is a number of rounds instead of time, and a seed repeats digit for digit.
 """
