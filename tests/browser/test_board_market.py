@@ -19,6 +19,11 @@ def plot(page: Page, title: str) -> Locator:
     return page.locator("figure.plot", has=page.locator("figcaption", has_text=title))
 
 
+def drawn(figure: Locator, shape: str) -> Locator:
+    """The first of a plot's shapes. The legend beside the drawing has the same shapes before there is any data."""
+    return figure.locator(f".plot-canvas {shape}").first
+
+
 def data_of(page: Page, figure: Locator) -> list[dict[str, str]]:
     """The plot's CSV, as a reader who clicks its link gets it."""
     with page.expect_download() as saved:
@@ -139,7 +144,7 @@ def test_spending_and_gas_equal_tasks_and_batches(
 ) -> None:
     page.goto(f"{platform.url}/#/market")
     spending = plot(page, "UEs' spending")
-    expect(spending.locator("rect.plot-bar").first).to_be_attached()
+    expect(drawn(spending, "rect.plot-bar")).to_be_attached()
     sums: dict[str, tuple[int, int]] = {}
     for task in everything(platform, "/v1/tasks"):
         count, charged = sums.get(task["offer"]["ue"], (0, 0))
@@ -147,7 +152,16 @@ def test_spending_and_gas_equal_tasks_and_batches(
     rows = {row["ue"]: row for row in data_of(page, spending)}
     assert {ue: (int(row["tasks"]), int(row["charged_wei"])) for ue, row in rows.items()} == sums
     largest = min(sums, key=lambda ue: (-sums[ue][1], ue))  # of equal ones the lower address comes first
-    assert values_along(spending)[0].startswith(largest[:6])
+    values = values_along(spending)
+    assert values[0].startswith(largest[:6])
+    slider = spending.get_by_role("slider")
+    slider.press("Home")
+    box = slider.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] - 20, box["y"] + box["height"] / 2)
+    expect(slider).to_have_attribute("aria-valuetext", values[-1])
+    page.mouse.move(box["x"] - 5, box["y"] + box["height"] / 2)
+    expect(slider).to_have_attribute("aria-valuetext", values[0])
 
     gas = plot(page, "Gas of settling")
     batches = {b["id"]: b for b in everything(platform, "/v1/batches") if b["lines"]}
@@ -219,7 +233,7 @@ def test_servers_show_load_earnings_and_reputation(
             name: server["reputation"][name] for name in ("done", "late", "failed", "disputed")
         }
     held = plot(page, "Tasks held")
-    expect(held.locator("path.plot-line").first).to_be_attached()
+    expect(drawn(held, "path.plot-line")).to_be_attached()
     last = values_along(held)[-1]
     for server in truth:
         if f"server {server['id']} " in last:
@@ -233,7 +247,7 @@ def test_plots_keep_their_text_readable_on_a_phone(
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(f"{platform.url}/#/market")
     figure = plot(page, "Utility of each round")
-    expect(figure.locator("path.plot-line").first).to_be_attached()
+    expect(drawn(figure, "path.plot-line")).to_be_attached()
     box = figure.locator("svg").first.bounding_box()
     assert box is not None
     assert box["x"] + box["width"] <= 360

@@ -9,7 +9,8 @@
 //
 // Rule 1: a series is told by dash and marker, or by its hatching, as well as by its colour.
 // Rule 2: what the pointer shows the keyboard shows: the drawing is a slider over the x values, whose value text names
-//   every series there. The same figures stand in a table and in a CSV file.
+//   every series there. A pointer that passes leaves the keyboard's place as it was. The same figures stand in a table
+//   and in a CSV file.
 // Rule 3: a plot draws numbers; exact ones (wei) belong in `csv`, whose rows the table shows, too:
 //   csv = { name: "rounds.csv", headings: [...], rows: () => [[...], ...] }. Without it, the points themselves are told.
 // Rule 4: it is drawn in pixels of its own width and drawn anew when that changes, so text keeps its size on a phone.
@@ -36,13 +37,14 @@ let made = 0;
 class Plot {
   constructor(spec) {
     this.spec = spec;
-    this.at = null;
+    this.at = null; // the value that is told
+    this.held = null; // the one that the keyboard holds, while it has the focus
     this.id = `plot${(made += 1)}`;
     this.canvas = h("div", {
       class: "plot-canvas", role: "slider", tabindex: "0", "aria-label": this.#named(),
       "aria-describedby": `${this.id}-says`, "aria-valuemin": "0", onkeydown: (event) => this.key(event),
       onpointermove: (event) => this.point(event), onpointerdown: (event) => this.point(event),
-      onpointerleave: () => this.choose(null), onfocus: () => this.choose(this.at ?? this.count() - 1), onblur: () => this.choose(null),
+      onpointerleave: () => this.choose(this.held), onfocus: () => this.hold(this.at ?? this.count() - 1), onblur: () => this.hold(null),
     });
     this.says = h("p", { class: "plot-says", id: `${this.id}-says` });
     this.legend = h("ul", { class: "plot-legend" });
@@ -134,15 +136,20 @@ class Plot {
     const to = { ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1, PageUp: now + 10, PageDown: now - 10, Home: 0, End: last }[event.key];
     if (to === undefined || last < 0) return;
     event.preventDefault();
-    this.choose(Math.max(0, Math.min(last, to)));
+    this.hold(Math.max(0, Math.min(last, to)));
   }
 
   point(event) {
     if (this.count()) this.choose(this.nearest(event.clientX - this.canvas.getBoundingClientRect().left));
   }
 
+  hold(at) {
+    this.held = at;
+    this.choose(at);
+  }
+
   choose(at) {
-    this.at = at !== null && at >= 0 ? at : null;
+    this.at = at !== null && at >= 0 && this.count() ? Math.min(at, this.count() - 1) : null;
     this.tell();
   }
 

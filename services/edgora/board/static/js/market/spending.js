@@ -36,9 +36,10 @@ export class Spending {
 
   async refresh(signal) {
     const tasks = this.#tasks.size ? (await this.platform.get(`/v1/tasks?limit=${AGAIN}`, { signal })).items : await this.platform.list("/v1/tasks", { most: TASKS, signal });
-    for (const task of tasks) this.#tasks.set(task.id, task);
     // what a batch cost on the chain only the node that settled it knows
     const lists = await askEach(this.platform, `/v1/batches?limit=${this.#batches.size ? 20 : BATCHES}`, signal);
+    // kept only when all is there: the CSV must never be ahead of the picture
+    for (const task of tasks) this.#tasks.set(task.id, task);
     for (const batch of lists.flatMap(({ value }) => value.items)) {
       const known = this.#batches.get(batch.id);
       const further = !known || known.state !== "SETTLED" || batch.state === "SETTLED" ? batch : known;
