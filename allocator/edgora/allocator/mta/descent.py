@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgora.allocator.compiled import compiled
 from edgora.allocator.mta.blocks import BITS, Block, Flat, profits, sums
-from edgora.allocator.mta.lagrange import Lagrangian, evaluate
+from edgora.allocator.mta.lagrange import Lagrangian, deflected, evaluate
 
 __all__ = ["Descent"]
 
@@ -95,7 +95,7 @@ def _descend(
     table: Floats, open_value: Floats, weight: Floats, room: Floats, unit: float, servers: Floats, taken: Bools,
     items: Ints, scratch: Floats, take: Bools, real: Floats, whole: Ints, kept: Bools,
 ) -> int:  # fmt: skip
-    """Camerini, Fratta and Maffioli's steps, as in `lagrange`. Counts in `held` who held what; returns how often."""
+    """Deflected steps, as in `lagrange`. Counts in `held` who held what; returns how often."""
     blocks, width, count = len(starts) - 1, tasks.shape[1], len(u)
     slope, direction = np.empty(count), np.zeros(count)
     least, factor, stalled = math.inf, 1.0, 0
@@ -143,16 +143,7 @@ def _descend(
                 u[:] = best_u
                 direction[:] = 0.0
                 continue
-        across, along, length = 0.0, 0.0, 0.0
-        for j in range(count):
-            if slope[j] > 0.0 and u[j] <= 0.0:
-                slope[j] = 0.0
-            across += slope[j] * direction[j]
-            along += direction[j] * direction[j]
-        bend = max(0.0, -1.5 * across / along) if along > 0.0 else 0.0
-        for j in range(count):
-            direction[j] = slope[j] + bend * direction[j]
-            length += direction[j] * direction[j]
+        length = deflected(u, slope, direction)
         if total <= target or length <= 0.0:
             return turn + 1
         step = factor * (total - target) / length

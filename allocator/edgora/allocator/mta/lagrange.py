@@ -25,7 +25,7 @@ from edgora.allocator.mta.knapsack import pack, workspace
 from edgora.allocator.mta.prices import Core
 from edgora.allocator.mta.subsets import subsets
 
-__all__ = ["Lagrangian", "evaluate", "losses", "tables"]
+__all__ = ["Lagrangian", "deflected", "evaluate", "losses", "tables"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -195,6 +195,25 @@ def evaluate(
 
 
 @compiled
+def deflected(u: Floats, slope: Floats, direction: Floats) -> Any:
+    """Turn the direction of descent to the slope, away from the last one where the two are at an obtuse angle; its squared length.
+
+    Camerini, Fratta and Maffioli 1975. No multiplier falls below 0.
+    """
+    across, along, length = 0.0, 0.0, 0.0
+    for j in range(len(u)):
+        if slope[j] > 0.0 and u[j] <= 0.0:
+            slope[j] = 0.0
+        across += slope[j] * direction[j]
+        along += direction[j] * direction[j]
+    turn = max(0.0, -1.5 * across / along) if along > 0.0 else 0.0
+    for j in range(len(u)):
+        direction[j] = slope[j] + turn * direction[j]
+        length += direction[j] * direction[j]
+    return length
+
+
+@compiled
 def _descend(
     evaluations: int, target: float, value: Floats, weight: Floats, room: Floats, unit: float, u: Floats,
     best_u: Floats, direction: Floats, servers: Floats, state: Floats, taken: NDArray[np.bool_],
@@ -219,24 +238,13 @@ def _descend(
                 continue
         if total <= target:
             break
-        across, along = 0.0, 0.0
         for j in range(count):
             slope[j] = 1.0
         for i in range(n):
             for j in range(count):
                 if taken[i, j]:
                     slope[j] -= 1.0
-        for j in range(count):
-            if slope[j] > 0.0 and u[j] <= 0.0:
-                slope[j] = 0.0
-            across += slope[j] * direction[j]
-            along += direction[j] * direction[j]
-        # Camerini, Fratta and Maffioli: turn away from the last direction where the two are at an obtuse angle.
-        turn = max(0.0, -1.5 * across / along) if along > 0.0 else 0.0
-        length = 0.0
-        for j in range(count):
-            direction[j] = slope[j] + turn * direction[j]
-            length += direction[j] * direction[j]
+        length = deflected(u, slope, direction)
         if length <= 0.0:
             state[1] = 0.0
             break

@@ -4,7 +4,8 @@
    (Dantzig-Wolfe); pairs whose loss exceeds the gap between the two are in no better plan and are left out.
 2. Branch and bound over that bound, for a while: it proves the easiest of the small instances, and finds better plans.
 3. Where pairs are few, servers merge into groups (`merging`) until the bound meets the best plan or the groups grow too large.
-4. What is still open goes to HiGHS (where pairs are few, till it finds a better plan, with which servers merge anew) as a mixed-integer program over the pairs that are left,
+4. What is still open goes to HiGHS as a mixed-integer program over the pairs that are left. Where they are few, it goes on
+   till it finds a better plan, with which servers merge anew:
 
     maximise sum W_ij x_ij,  sum_i x_ij <= 1 for each task,  sum_j w_ij x_ij <= room_i for each server,  x binary
 
