@@ -153,7 +153,7 @@ def test_the_bound_over_lists_falls_and_holds(n: int, m: int, real: bool, unlist
     lagrangian = Lagrangian(core, np.zeros(n), 0.0, math.inf)
     before = lagrangian.at(u)[0]
     sets = lagrangian.sets(u, math.inf, 1_000, [i for i in range(n) if i not in unlisted])
-    listed_ = [single(i, found, table.value[i]) for i, found in sets.items()]
+    listed_ = list(sets.values())
     rest = [i for i in range(n) if i not in sets]
 
     found = Descent(listed_, rest, lagrangian, u, 0.0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgora.allocator import solve
 from edgora.allocator.mta import draw, subsets
+from edgora.allocator.mta.blocks import members
 from edgora.allocator.mta.solvers import exact
 
 
@@ -45,7 +46,9 @@ def test_the_sets_are_those_that_fit_and_are_good_enough(case, gap: float, most:
         found = subsets.subsets(value[None], weight[None], room, u, np.array([best]), gap, most)
         if not found:
             return None
-        sets = [frozenset(np.flatnonzero(row).tolist()) for row in found[0]]
+        block = found[0]
+        sets = [frozenset(np.flatnonzero(row).tolist()) for row in members(block.tasks, len(value))]
+        assert block.value == pytest.approx([sum(value[list(chosen)]) for chosen in sets])
         assert len(sets) == len(set(sets)) <= most
         assert all(weight[list(chosen)].sum() <= room[0] * (1 + 1e-9) for chosen in sets)
         return set(sets)
@@ -58,8 +61,22 @@ def test_the_sets_are_those_that_fit_and_are_good_enough(case, gap: float, most:
     else:
         assert good <= told
         assert {chosen for chosen in told if chosen in fits} <= perhaps
-    plain = getattr(subsets._listed, "py_func", subsets._listed)
-    with mock.patch.object(subsets, "_listed", plain):
+    near = subsets.nearest(value[None], weight[None], room, u, np.array([best]), gap, most)
+    if told is not None:
+        assert near is not None
+        flat, losses, of = near
+        assert {frozenset(np.flatnonzero(row).tolist()) for row in members(flat.tasks, len(value))} == told
+        assert losses == pytest.approx(
+            [best - sum((value - u)[list(np.flatnonzero(row))]) for row in members(flat.tasks, len(value))]
+        )
+        assert (np.diff(losses) >= 0).all()
+        assert of.tolist() == [0]
+    elif weight[able].sum() > room[0]:
+        assert near is None
+    plain = {
+        name: getattr(getattr(subsets, name), "py_func", getattr(subsets, name)) for name in ("_of_server", "_listed")
+    }
+    with mock.patch.multiple(subsets, **plain):
         assert listed() == told
 
 
@@ -107,7 +124,8 @@ def test_a_plan_is_a_point_of_the_program_and_worth_as_much() -> None:
         np.zeros(table.m), np.full(2, table.value.sum()), np.inf, 5_000,
     )  # fmt: skip
     assert whole
-    program = exact._Program.of(table, whole).levelled(table)
+    sets = {server: members(block.tasks, table.m) for server, block in whole.items()}
+    program = exact._Program.of(table, sets).levelled(table)
     lp = exact._model(highspy, program, table)
     shape = lp.num_row_, lp.num_col_
     rows = scipy.sparse.csc_array((lp.a_matrix_.value_, lp.a_matrix_.index_, lp.a_matrix_.start_), shape)

@@ -5,6 +5,7 @@
     first     prices and LP bound; a plan built from them, and its exchanges where many tasks weigh the same
     improve   ruin and rebuild with annealing
     tighten   the Lagrangian bound; pairs that no better plan holds leave the search
+    select    plans near the bound, from servers' sets that cost least: better plans, a lower bound, and often a proof
     branch    branch and bound on what is left: better plans, and in the end a proof
     merge     servers become groups, whose bound is lower still, until it meets the best plan
 
@@ -22,10 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.compiled import COMPILED
+from edgora.allocator.mta.blocks import members
 from edgora.allocator.mta.branch import Branching
 from edgora.allocator.mta.exchange import exchanged, worthwhile
 from edgora.allocator.mta.lagrange import Lagrangian
 from edgora.allocator.mta.merging import Merging
+from edgora.allocator.mta.nearby import Nearby
 from edgora.allocator.mta.prices import COLD, Core, Priced, colder, core_of, least, priced, refined
 from edgora.allocator.mta.rebuild import Candidates, Rebuilder, build, candidates
 from edgora.allocator.mta.table import REJECTED, Plan, Table, completed
@@ -61,7 +64,9 @@ _TIGHT_PAIRS = 1_000_000
 _BRANCH_PAIRS = 2_500
 """Most pairs that a tree is searched over: its nodes must stay short."""
 _MERGE_PAIRS = 1_500
-"""Most pairs in which servers merge; only compiled, it is quicker than a tree."""
+"""Most pairs where servers' sets are listed, to be searched or merged; only compiled, it is quicker than a tree."""
+_TRIES = 10
+"""Regroupings without a better plan before plans near the bound are searched."""
 _ROUGH, _FAIR, _EARLY = 3e-3, 5e-4, 0.4
 """Relative gap of a first plan of a large table from which on its prices, found on a sample, are made better: the latter
 while less than _EARLY of the budget is spent."""
@@ -91,6 +96,10 @@ def ready() -> None:
     lagrangian.run(1, 0.0)
     lagrangian.probe(0.0, lambda: False)
     Merging(lagrangian, 0.0, lambda: False).step(0.0)
+    nearby = Nearby(lagrangian, core.value, 0, lambda: False)
+    nearby.settle(0.0)
+    nearby.widen(0.0)
+    nearby.regroup(plan)
     Branching(core, core.value, np.zeros(2), nu, plan, 0.0, 3.0).run(1)
 
 
@@ -334,13 +343,43 @@ class Anytime:
 
         self._in_slices(until, _NODE, work)
 
+    @property
+    def few(self) -> bool:
+        """Whether pairs are so few that servers' sets can be listed, and there are kernels to do it."""
+        return COMPILED and self.pairs <= _MERGE_PAIRS
+
+    def select(self, until: float) -> None:
+        """Search plans near the bound until the budget's share `until`."""
+        lagrangian, core = self._lagrangian, self._tight_core
+        if lagrangian is None or core is None or self.over() or not self.few:
+            return
+        nearby = Nearby(lagrangian, core.value, self._search.seed, lambda: self.over() or self.share() >= until)
+        nearby.settle(self.worth)
+        self.bounded(nearby.bound)
+        self._regroup(nearby, core, until, _TRIES)
+        while not nearby.done and self.share() < until and not self.over():
+            plan = nearby.widen(self.worth)
+            if plan is not None:
+                self._offer(core, plan)
+            self.bounded(nearby.bound)
+        self._regroup(nearby, core, until)
+
+    def _regroup(self, nearby: Nearby, core: Core, until: float, tries: int | None = None) -> None:
+        """Have servers regrouped until the budget's share `until`, or so often without a better plan."""
+        failed = 0
+        while (tries is None or failed < tries) and self.share() < until and not self.over():
+            plan, before = nearby.regroup(self._in_core(core)), self.worth
+            if plan is not None:
+                self._offer(core, plan)
+            failed = 0 if self.worth > before else failed + 1
+
     def merge(self, until: float = 1.0) -> bool:
         """Merge servers into groups until the budget's share `until`, the bound meets the best plan, or groups grow too large.
 
         Returns whether there was anything to merge.
         """
         lagrangian, core = self._lagrangian, self._tight_core
-        if not COMPILED or lagrangian is None or core is None or self.over() or self.pairs > _MERGE_PAIRS:
+        if lagrangian is None or core is None or self.over() or not self.few:
             return False
         merging = Merging(lagrangian, self.worth, lambda: self.over() or self.share() >= until)
         while self.share() < until and not self.over():
@@ -377,9 +416,9 @@ class Anytime:
         lagrangian, core = self._lagrangian, self._tight_core
         found: dict[int, NDArray[np.bool_]] = {}
         if lagrangian is not None and core is not None:
-            for server, sets in lagrangian.subsets(self.worth, most).items():
-                found[server] = np.zeros((len(sets), self.table.m), dtype=np.bool_)
-                found[server][:, core.tasks] = sets
+            for server, block in lagrangian.subsets(self.worth, most).items():
+                found[server] = np.zeros((len(block), self.table.m), dtype=np.bool_)
+                found[server][:, core.tasks] = members(block.tasks, len(core.tasks))
         return found
 
     # ---- between core and table ------------------------------------------------------------------------------------

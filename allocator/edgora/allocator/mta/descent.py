@@ -19,7 +19,7 @@ from edgora.allocator.compiled import compiled
 from edgora.allocator.mta.blocks import BITS, Block, Flat, profits, sums
 from edgora.allocator.mta.lagrange import Lagrangian, deflected, evaluate
 
-__all__ = ["Descent"]
+__all__ = ["Descent", "descended"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -83,6 +83,15 @@ class Descent:
         value, weight, room, unit, *work = self._knapsacks
         rest: float = evaluate(value, weight, room, unit, u, *work)
         return (rest + float(parts.sum())) * (1.0 + _ROUNDING), profit, parts
+
+
+def descended(flat: Flat, lagrangian: Lagrangian, u: Floats, target: float, evaluations: int) -> Floats:
+    """The multipliers of the least bound that so many evaluations find on these sets alone, or the first below `target`."""
+    best, table = u.copy(), np.zeros((flat.tasks.shape[1] * _BYTES, 256))
+    held = np.zeros((len(flat.starts) - 1, len(u)))
+    nobody: Any = lagrangian.knapsacks(())
+    _descend(evaluations, target, flat.tasks, flat.value, flat.starts, u.copy(), best, held, table, *nobody)
+    return best
 
 
 def _per_set(flat: Flat, parts: Floats) -> Floats:

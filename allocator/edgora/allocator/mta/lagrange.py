@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgora.allocator.compiled import compiled
+from edgora.allocator.mta.blocks import Block
 from edgora.allocator.mta.knapsack import pack, workspace
 from edgora.allocator.mta.prices import Core
 from edgora.allocator.mta.subsets import subsets
@@ -123,11 +124,11 @@ class Lagrangian:
         fit: Bools = load <= self._room
         return fit
 
-    def subsets(self, worth: float, most: int) -> dict[int, Bools]:
-        """What each server may hold in a plan better than `worth`, where these are at most so many sets (k,c)."""
+    def subsets(self, worth: float, most: int) -> dict[int, Block]:
+        """What each server may hold in a plan better than `worth`, where these are at most so many sets."""
         return self.sets(self.best_u, self._evaluated() - worth * (1.0 - 1e-9), most, range(len(self._room)))
 
-    def sets(self, u: Floats, gap: float, most: int, servers: Sequence[int]) -> dict[int, Bools]:
+    def sets(self, u: Floats, gap: float, most: int, servers: Sequence[int]) -> dict[int, Block]:
         """The same of some servers, for plans that lose at most `gap` against a bound at these multipliers."""
         _, parts, _ = self.at(u)
         value = np.full_like(self.value, -np.inf)

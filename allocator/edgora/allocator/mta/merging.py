@@ -170,7 +170,7 @@ class Merging:
             return False
         self._listed_at = gap
         found = self._lagrangian.sets(self._u, gap, _LISTED, self._open)
-        self._blocks += [single(server, sets, self._value[server]) for server, sets in found.items()]
+        self._blocks += found.values()
         listed, self._open = bool(found), [server for server in self._open if server not in found]
         return listed
 

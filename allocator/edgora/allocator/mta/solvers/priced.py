@@ -1,9 +1,9 @@
 """Priced: the platform's own heuristic with its own proven bound (mta.md 13); anytime, for any assignment table.
 
 Prices from the smoothed dual give a bound and a first plan within milliseconds. The rest of the budget goes to ruin and
-rebuild, with a share for the Lagrangian bound, which also leaves out what no better plan holds, and a share for branch
-and bound on what is left, which finds the last exchanges that rebuilding misses and often ends with a proof. With a few
-tenths of a second servers merge, too: at 20 x 50 a second then leaves a quarter of the gap.
+rebuild, with a share for the Lagrangian bound, which also leaves out what no better plan holds. With a twentieth of a second
+and few pairs, plans near the bound are searched (`nearby`): that finds exchanges that rebuilding misses, lowers the bound,
+and often ends with a proof. With a few tenths of a second servers merge instead, after a glance at branch and bound.
 
 With `rounds` the budget is a number of rounds instead of time, and a seed repeats digit for digit.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from edgora.allocator.compiled import COMPILED
 from edgora.allocator.mta.anytime import Anytime, ready
 from edgora.allocator.mta.table import Table
 from edgora.allocator.search import Found, Search
@@ -19,10 +20,8 @@ from edgora.allocator.search import Found, Search
 __all__ = ["Priced"]
 
 
-_TREE_S = 0.05
-"""Least budget that has time for branch and bound ..."""
-_MERGE_S = 0.3
-"""... and for servers to merge."""
+_LATER_S, _MERGE_S = 0.05, 0.3
+"""Least budgets that have time for more than rebuilding and the Lagrangian bound; and for servers to merge."""
 
 
 class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,14 +41,19 @@ class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         anytime = Anytime(table, search, self.rounds)
         anytime.first()
         anytime.cool(0.9)
-        if self.rounds is None and anytime.horizon_s < _TREE_S:
-            middle, late = anytime.after(0.45), anytime.after(0.6)
-            anytime.improve(middle)
-            anytime.tighten(late, converged=0.01)
+        timed, horizon_s = self.rounds is None, anytime.horizon_s
+        if timed and horizon_s < _LATER_S:
+            after = [anytime.after(share) for share in (0.45, 0.6)]
+            anytime.improve(after[0])
+            anytime.tighten(after[1], converged=0.01)
+        elif timed and horizon_s < _MERGE_S and anytime.few:
+            after = [anytime.after(share) for share in (0.15, 0.3, 0.75)]
+            anytime.improve(after[0])
+            anytime.tighten(after[1], converged=0.3)
+            anytime.select(after[2])
         else:
-            merging = self.rounds is None and anytime.horizon_s >= _MERGE_S
-            shares = (0.15, 0.3, 0.4, 0.5) if merging else (0.25, 0.45, 0.6, 0.85)
-            after = [anytime.after(share) for share in shares]
+            merging = timed and horizon_s >= _MERGE_S and COMPILED
+            after = [anytime.after(share) for share in ((0.15, 0.3, 0.4, 0.5) if merging else (0.25, 0.45, 0.6, 0.85))]
             anytime.improve(after[0])
             anytime.tighten(after[1], converged=0.01)
             anytime.improve(after[2])
