@@ -93,11 +93,11 @@ def worths(table: Table) -> dict[tuple[int, ...], float]:
     return {plan: table.worth(np.array(plan)) for plan in plans if table.allows(np.array(plan))}
 
 
-def nearby_of(table: Table) -> Nearby:
+def nearby_of(table: Table, seed: int = 7) -> Nearby:
     core = core_of(table, np.arange(table.m))
     lagrangian = Lagrangian(core, np.zeros(table.n), 0.0, math.inf)
     lagrangian.run(60, 0.0)
-    return Nearby(lagrangian, core.value, 7, lambda: False)
+    return Nearby(lagrangian, core.value, seed, lambda: False)
 
 
 @settings(deadline=None, max_examples=40)
@@ -145,21 +145,23 @@ def test_regrouping_gives_some_servers_the_best_of_what_they_and_nobody_hold(
     assert nearby.regroup(changed) is None
 
 
-def test_servers_that_are_not_regrouped_keep_their_tasks() -> None:
+def test_a_regrouping_changes_few_servers_and_only_for_the_better() -> None:
     table = small(12, 30, real=True, shared=True, seed=3)
-    nearby = nearby_of(table)
     plan = table.fill(table.rejected())
     better = 0
-    for _ in range(60):
-        changed = nearby.regroup(plan)
+    for seed in range(40):
+        nearby = nearby_of(table, seed)
+        tried = (
+            nearby.regroup(plan) for _ in range(5)
+        )  # the first groups take too long, so far is this plan from the best
+        changed = next((found for found in tried if found is not None), None)
         if changed is None:
             continue
         better += 1
         assert table.allows(changed)
         assert table.worth(changed) > table.worth(plan)
         moved = plan != changed
-        assert len({*plan[moved], *changed[moved]} - {REJECTED}) < table.n, "others stay as they are"
-        plan = changed
+        assert len({*plan[moved].tolist(), *changed[moved].tolist()} - {REJECTED}) <= 8
     assert better
 
 

@@ -11,7 +11,6 @@ Both ask for what each server's sets lose, and are exact.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +52,7 @@ class Nearby:
         self._lagrangian, self._value, self._over = lagrangian, value, over
         self._random = np.random.default_rng(seed)
         self._u = lagrangian.best_u
-        self._knapsacks: Any = lagrangian.knapsacks(range(len(value)))
+        self._left, self._weight, self._room, *_ = lagrangian.knapsacks(range(len(value)))
         self._best, self._parts = self._at(self._u)
         """The bound at the multipliers, and each server's part of it (n,)."""
         self._near, self._group = 0.0, _GROUP
@@ -127,13 +126,12 @@ class Nearby:
         return None if changed is None else np.where(fixed, plan, changed)
 
     def _at(self, u: Floats) -> tuple[float, Floats]:
-        value, weight, room, unit, parts, *work = self._knapsacks
-        return float(evaluate(value, weight, room, unit, u, parts, *work)), parts.copy()
+        bound, parts, _ = self._lagrangian.at(u)
+        return bound, parts.copy()
 
     def _nearest(self, gap: float, most: int) -> tuple[Flat, Floats, Ints] | None:
         """All servers' sets that lose at most `gap`, if they are at most so many."""
-        value, weight, room, *_ = self._knapsacks
-        return nearest(value, weight, room, self._u, self._parts, gap, most)
+        return nearest(self._left, self._weight, self._room, self._u, self._parts, gap, most)
 
     def _plan(self, flat: Flat, servers: Ints, rows: Ints | None) -> Ints | None:
         """The plan in which the blocks' servers hold these sets."""

@@ -33,8 +33,8 @@ Rows = NDArray[np.int32]
 
 _AGAIN = 0.8
 """The sets of a node are looked at again when no more than this share of them is left."""
-_LEVEL, _FRESH, _LOOKS, _NODES, _FOUND = 0, 1, 2, 3, 4
-"""In the state: level of the tree, -1 when the search is done; whether its node is new; looks at sets, nodes and plans so far."""
+_LEVEL, _FRESH, _LOOKS, _FOUND = 0, 1, 2, 3
+"""In the state: level of the tree, -1 when the search is done; whether its node is new; looks at sets, and selections, so far."""
 
 
 class Selection:
@@ -52,7 +52,7 @@ class Selection:
         levels = (active, begin, end, waiting, spent, held, branch, place)
         chosen, self._best = np.full(blocks, -1), np.full(blocks, -1)
         self._least = np.array([gap])
-        self._state = np.array([0, 1, 0, 0, 0])
+        self._state = np.array([0, 1, 0, 0])
         self._search: tuple[Any, ...] = (
             flat.tasks, losses, u, *levels, chosen, self._best, self._least, self._state
         )  # fmt: skip
@@ -92,7 +92,6 @@ def _search(
         d = state[_LEVEL]
         if state[_FRESH]:
             state[_FRESH] = 0
-            state[_NODES] += 1
             total = _reduced(d, tasks, loss, u, active, begin, end, waiting, spent, held, least[0], low, masks, state)
             if total >= least[0]:
                 state[_LEVEL] -= 1

@@ -17,7 +17,6 @@ __all__ = ["nearest", "subsets"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 _LOOKS = 1_000
 """Tasks that are looked at for each set asked for: bounds from fractions let some dead ends through."""
